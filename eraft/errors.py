@@ -1,0 +1,86 @@
+"""Every exception that eraft raises on purpose.
+
+The split that matters to a caller is under `RequestError`: `NotApplied` is
+certain (the request had no effect and never will have, so it is safe to
+retry), `OutcomeUnknown` is not.
+"""
+
+
+class EraftError(Exception):
+    """Base of all errors of eraft."""
+
+
+class ConfigError(EraftError):
+    """A setting, flag, file or directory that the node cannot start with."""
+
+
+class InvariantViolation(EraftError):
+    """A rule that can never be broken is broken; the node must stop.
+
+    The message names the invariant. Nothing catches this but the outermost
+    shell, which logs it and ends the process.
+    """
+
+
+class ProtocolError(EraftError):
+    """Bytes from outside that are not what the protocol allows."""
+
+
+class FrameTooLarge(ProtocolError):
+    """A frame or command announces more bytes than its limit."""
+
+
+class ChecksumMismatch(ProtocolError):
+    """A peer frame's checksum does not match its bytes."""
+
+
+class StorageError(EraftError):
+    """The disk or what is on it."""
+
+
+class LogCompacted(StorageError):
+    """The wanted entries are no longer in the log (or not in its memory)."""
+
+
+class LogCorrupt(StorageError):
+    """A record that had been durable can no longer be read.
+
+    The replicas of this node are quarantined: they neither vote nor serve
+    until they are replaced from their peers.
+    """
+
+
+class StoreStalled(StorageError):
+    """RocksDB asks writers to wait; the batch was not written, write it again later."""
+
+
+class DiskFull(StorageError):
+    """Free space is below the mark under which writes are refused."""
+
+
+class RequestError(EraftError):
+    """A request that did not get its answer."""
+
+
+class NotApplied(RequestError):
+    """The request certainly had no effect and never will; safe to retry."""
+
+
+class NotLeader(NotApplied):
+    """This replica does not lead its group."""
+
+
+class WrongGroup(NotApplied):
+    """The group does not own the bucket."""
+
+
+class BucketMigrating(NotApplied):
+    """The bucket is between two groups; try again."""
+
+
+class Overloaded(NotApplied):
+    """A limit is reached; try again later."""
+
+
+class OutcomeUnknown(RequestError):
+    """The request may or may not take effect; not safe to retry blindly."""

@@ -1,0 +1,59 @@
+"""Every limit of eraft, by name.
+
+Sizes are in bytes, times in seconds unless the name says otherwise. A limit
+that an operator may change is a default here and a field of the node's
+configuration.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# Clients
+VALUE_SIZE_BYTES = 8 * MIB
+KEY_SIZE_BYTES = 64 * KIB
+COMMAND_SIZE_BYTES = 32 * MIB
+COMMAND_ARGS = 128 * 1024
+INLINE_SIZE_BYTES = 64 * KIB
+CLIENT_CONNECTIONS = 12_000
+CLIENT_OUTPUT_BYTES = 64 * MIB
+CLIENT_SLOTS = 16 * 1024
+RECEIVE_BUFFER_BYTES = 256 * KIB
+SCAN_COUNT = 10_000
+
+# Times that a client sees
+HOLD_NO_LEADER_S = 1.5
+ANSWER_DEADLINE_S = 2.5
+
+# Proposals and the log
+ENTRY_TARGET_BYTES = 1 * MIB
+ENTRY_SIZE_BYTES = 40 * MIB
+PROPOSALS_PENDING = 4 * 1024
+HELD_COMMANDS = 64 * 1024
+LOG_TAIL_BYTES = 64 * MIB
+APPEND_SIZE_BYTES = 1 * MIB
+APPENDS_IN_FLIGHT = 2
+SEGMENT_SIZE_BYTES = 64 * MIB
+FREE_DISK_BYTES = 256 * MIB
+
+# Peers
+PEER_FRAME_BYTES = 48 * MIB
+PEER_OUTPUT_BYTES = 64 * MIB
+PEER_BULK_BYTES = 256 * KIB
+MESSAGES_PER_FRAME = 64 * 1024
+
+# Admin
+ADMIN_CONNECTIONS = 64
+ADMIN_COMMAND_BYTES = 1 * MIB
+
+# Clocks
+TICK_S = 0.05
+ELECTION_TICKS = 10
+HEARTBEAT_TICKS = 2
+CLOCK_AHEAD_MS = 500
+LEADS_INTERVAL_S = 1.0
+
+# Work per turn of the event loop
+SLICE_S = 0.001
+WRITE_BEHIND_ROWS = 2048
+WRITE_BEHIND_BYTES = 4 * MIB
+EXPIRE_BATCH = 256

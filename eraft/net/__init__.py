@@ -1,0 +1,1 @@
+"""The uvloop shell: sockets, timers and the log writer's thread."""

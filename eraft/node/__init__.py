@@ -1,0 +1,1 @@
+"""One node without I/O: it composes groups, state machines, log and routing."""

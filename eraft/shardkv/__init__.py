@@ -1,0 +1,1 @@
+"""Commands, buckets, expiry and routing decisions of a data group."""

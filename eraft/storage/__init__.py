@@ -1,0 +1,1 @@
+"""What is on disk: the write-ahead log, the state store and the node's identity."""

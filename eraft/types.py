@@ -1,0 +1,110 @@
+"""Plain data that several layers share; imports nothing of eraft."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+BUCKETS = 16384
+METASERVER_GID = 0
+
+
+class EntryKind(IntEnum):
+    """What the payload of a log entry is."""
+
+    COMMANDS = 0
+    """A batch for the state machine."""
+    NOOP = 1
+    """The empty first entry of a leader's term."""
+
+
+class MessageKind(IntEnum):
+    """The Raft messages; the comments say which fields carry what."""
+
+    PRE_VOTE = 1
+    """index, log_term: the candidate's last entry; term: the term it would campaign in."""
+    PRE_VOTE_REPLY = 2
+    """reject."""
+    VOTE = 3
+    """index, log_term: the candidate's last entry."""
+    VOTE_REPLY = 4
+    """reject."""
+    APPEND = 5
+    """index, log_term: the entry before `entries`; commit; context: read sequence; entries."""
+    APPEND_REPLY = 6
+    """index: last matched entry, or with reject the refused previous index, and then
+    index and term of the follower's best guess in hint and log_term; context: echoed."""
+    HEARTBEAT = 7
+    """commit (never beyond what the follower is known to match); context."""
+    HEARTBEAT_REPLY = 8
+    """context: echoed."""
+
+
+@dataclass(slots=True)
+class Message:
+    """One Raft message between two replicas of a group.
+
+    `entries` is a run of encoded entries (see `_pure.log`): the same bytes
+    that are in the log's memory and in its records.
+    """
+
+    kind: int
+    gid: int
+    sender: int
+    to: int
+    term: int
+    index: int = 0
+    log_term: int = 0
+    commit: int = 0
+    context: int = 0
+    hint: int = 0
+    reject: bool = False
+    entries: bytes = b""
+
+
+@dataclass(slots=True, frozen=True)
+class HardState:
+    """What a replica must not forget: `vote` is a replica id, 0 for none."""
+
+    term: int = 0
+    vote: int = 0
+    commit: int = 0
+
+
+@dataclass(slots=True, frozen=True)
+class ConfState:
+    """The members of a group by replica id."""
+
+    voters: tuple[int, ...] = ()
+
+
+@dataclass(slots=True, frozen=True)
+class ReplicaAddress:
+    """Where a replica lives: its id is issued once and bound to a store."""
+
+    replica_id: int
+    node_id: int
+    store_id: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class NodeAddress:
+    """Where a node listens, each as host:port, and the store it was registered with."""
+
+    node_id: int
+    store_id: str
+    client: str
+    peer: str
+    admin: str
+
+
+@dataclass(slots=True, frozen=True)
+class GroupState:
+    """The founding (or replacing) record of a replica in the write-ahead log."""
+
+    gid: int
+    replica_id: int
+    generation: int
+    conf: ConfState
+    members: tuple[ReplicaAddress, ...] = field(default=())
+    hard_state: HardState = HardState()
+    base_index: int = 0
+    base_term: int = 0
