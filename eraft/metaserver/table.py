@@ -1,0 +1,394 @@
+"""The config table: who owns which bucket, who is in which group, and where nodes are.
+
+A table is an immutable value with a version; every change makes the next
+version. `Diff` is the change between two versions. Both have a JSON form,
+and what is read from JSON is checked completely: whatever `from_json`
+returns keeps the rules that `check` states.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import orjson
+
+from eraft import limits
+from eraft.errors import ProtocolError
+from eraft.metaserver import schema
+from eraft.types import BUCKETS, METASERVER_GID, NodeAddress, ReplicaAddress
+
+UNOWNED = 0
+"""The gid of a bucket that no group owns: the metaserver's, which never owns any."""
+
+_V = TypeVar("_V")
+
+
+class BucketRange(NamedTuple):
+    """The buckets from `start` to `end`, both included, belong to group `gid`."""
+
+    start: int
+    end: int
+    gid: int
+
+
+@dataclass(slots=True, frozen=True)
+class Group:
+    """A group's share of the buckets relative to the others, and its members."""
+
+    weight: int
+    replicas: tuple[ReplicaAddress, ...]
+
+    @property
+    def node_ids(self) -> tuple[int, ...]:
+        """The nodes of its replicas, in their order."""
+        return tuple(replica.node_id for replica in self.replicas)
+
+
+@dataclass(slots=True, frozen=True)
+class ConfigTable:
+    """One version of the config table.
+
+    `buckets` holds the owned ranges only, sorted, neighbours of one group
+    merged, so equal assignments are equal values. `next_replica_id` is what
+    the next new replica of any group gets: an id is never issued twice in a
+    cluster. `groups` and `nodes` must not be changed.
+    """
+
+    version: int = 0
+    opened: bool = False
+    next_replica_id: int = 1
+    buckets: tuple[BucketRange, ...] = ()
+    groups: Mapping[int, Group] = field(default_factory=dict)
+    nodes: Mapping[int, NodeAddress] = field(default_factory=dict)
+
+    def owner(self, bucket: int) -> int:
+        """The gid of the group that is to own `bucket`, or UNOWNED."""
+        place = bisect_right(self.buckets, (bucket, BUCKETS)) - 1
+        if place < 0:
+            return UNOWNED
+        found = self.buckets[place]
+        return found.gid if bucket <= found.end else UNOWNED
+
+    def ranges(self, gid: int | None = None) -> tuple[BucketRange, ...]:
+        """The owned ranges in the order of their buckets, of one group if `gid` is given."""
+        if gid is None:
+            return self.buckets
+        return tuple(item for item in self.buckets if item.gid == gid)
+
+    def bucket_count(self, gid: int) -> int:
+        """How many buckets the group owns."""
+        return sum(end - start + 1 for start, end, owner in self.buckets if owner == gid)
+
+    def hosted(self, node_id: int, store_id: str) -> list[tuple[int, ReplicaAddress]]:
+        """The (gid, replica) pairs that live on this node's store, by gid."""
+        return [
+            (gid, replica)
+            for gid, group in sorted(self.groups.items())
+            for replica in group.replicas
+            if replica.node_id == node_id and replica.store_id == store_id
+        ]
+
+    def with_owners(self, owners: Sequence[int]) -> "ConfigTable":
+        """The same table with these owners, one gid (or UNOWNED) per bucket."""
+        return replace(self, buckets=_merged(owners))
+
+    def owners(self) -> list[int]:
+        """The owner of every bucket, UNOWNED included."""
+        found = [UNOWNED] * BUCKETS
+        for start, end, gid in self.buckets:
+            found[start : end + 1] = [gid] * (end - start + 1)
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, as META QUERY shows it."""
+        return {
+            "version": self.version,
+            "opened": self.opened,
+            "next_replica_id": self.next_replica_id,
+            "nodes": {str(key): _node_json(node) for key, node in sorted(self.nodes.items())},
+            "groups": {str(key): _group_json(group) for key, group in sorted(self.groups.items())},
+            "buckets": [list(item) for item in self.buckets],
+        }
+
+    def to_json(self) -> bytes:
+        """`to_dict` as bytes; equal tables give equal bytes."""
+        return orjson.dumps(self.to_dict())
+
+    @staticmethod
+    def from_dict(value: object) -> "ConfigTable":
+        """The table of a parsed JSON form; ProtocolError says what is wrong and where."""
+        found = schema.record(value, "config table", _TABLE_FIELDS)
+        table = ConfigTable(
+            version=schema.integer(found["version"], "config table: version", 0, schema.U63),
+            opened=schema.boolean(found["opened"], "config table: opened"),
+            next_replica_id=_next_replica_id(found["next_replica_id"]),
+            buckets=_read_ranges(found["buckets"]),
+            groups=_read_map(found["groups"], "groups", limits.TABLE_GROUPS, 0, _read_group),
+            nodes=_read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, _read_node),
+        )
+        check(table)
+        return table
+
+    @staticmethod
+    def from_json(body: bytes | bytearray | memoryview) -> "ConfigTable":
+        """`from_dict` of JSON text."""
+        return ConfigTable.from_dict(schema.document(body, "config table"))
+
+
+@dataclass(slots=True, frozen=True)
+class Diff:
+    """What turns version `base` of the table into `version`.
+
+    Of nodes and groups only the changed ones are named, None for one that is
+    gone; of buckets only the changed ranges, UNOWNED for those that lost
+    their owner.
+    """
+
+    base: int
+    version: int
+    opened: bool
+    next_replica_id: int
+    buckets: tuple[BucketRange, ...] = ()
+    groups: Mapping[int, Group | None] = field(default_factory=dict)
+    nodes: Mapping[int, NodeAddress | None] = field(default_factory=dict)
+
+    @staticmethod
+    def between(old: ConfigTable, new: ConfigTable) -> "Diff":
+        """The difference such that `between(old, new).apply(old) == new`."""
+        return Diff(
+            base=old.version,
+            version=new.version,
+            opened=new.opened,
+            next_replica_id=new.next_replica_id,
+            buckets=_changed_ranges(old, new),
+            groups=_changed(old.groups, new.groups),
+            nodes=_changed(old.nodes, new.nodes),
+        )
+
+    def apply(self, table: ConfigTable) -> ConfigTable:
+        """The table after this change; ProtocolError if it does not fit `table`."""
+        if table.version != self.base:
+            raise ProtocolError(
+                f"difference from version {self.base} to {self.version}: "
+                f"does not apply to version {table.version}"
+            )
+        buckets = table.buckets
+        if self.buckets:
+            owners = table.owners()
+            for start, end, gid in self.buckets:
+                owners[start : end + 1] = [gid] * (end - start + 1)
+            buckets = _merged(owners)
+        changed = ConfigTable(
+            version=self.version,
+            opened=self.opened,
+            next_replica_id=self.next_replica_id,
+            buckets=buckets,
+            groups=_patched(table.groups, self.groups),
+            nodes=_patched(table.nodes, self.nodes),
+        )
+        check(changed)
+        return changed
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "base": self.base,
+            "version": self.version,
+            "opened": self.opened,
+            "next_replica_id": self.next_replica_id,
+            "nodes": {
+                str(key): node and _node_json(node) for key, node in sorted(self.nodes.items())
+            },
+            "groups": {
+                str(key): group and _group_json(group) for key, group in sorted(self.groups.items())
+            },
+            "buckets": [list(item) for item in self.buckets],
+        }
+
+    def to_json(self) -> bytes:
+        """`to_dict` as bytes."""
+        return orjson.dumps(self.to_dict())
+
+    @staticmethod
+    def from_dict(value: object) -> "Diff":
+        """The difference of a parsed JSON form; ProtocolError says what is wrong and where."""
+        found = schema.record(value, "difference", ("base", *_TABLE_FIELDS))
+        base = schema.integer(found["base"], "difference: base", 0, schema.U63 - 1)
+        return Diff(
+            base=base,
+            version=schema.integer(found["version"], "difference: version", base + 1, schema.U63),
+            opened=schema.boolean(found["opened"], "difference: opened"),
+            next_replica_id=_next_replica_id(found["next_replica_id"]),
+            buckets=_read_ranges(found["buckets"]),
+            groups=_read_map(
+                found["groups"], "groups", limits.TABLE_GROUPS, 0, _or_gone(_read_group)
+            ),
+            nodes=_read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, _or_gone(_read_node)),
+        )
+
+    @staticmethod
+    def from_json(body: bytes | bytearray | memoryview) -> "Diff":
+        """`from_dict` of JSON text."""
+        return Diff.from_dict(schema.document(body, "difference"))
+
+
+def check(table: ConfigTable) -> None:
+    """Raise ProtocolError unless the parts of `table` fit each other.
+
+    Replica ids are unique in the cluster and below `next_replica_id`, a
+    replica stands on a known node and a group has at most one on each, a
+    bucket belongs to a known group other than the metaserver, and nothing is
+    owned before the cluster is opened.
+    """
+    if len(table.nodes) > limits.TABLE_NODES or len(table.groups) > limits.TABLE_GROUPS:
+        raise ProtocolError("config table: too many nodes or groups")
+    issued: set[int] = set()
+    for gid, group in table.groups.items():
+        where = f"config table: group {gid}"
+        if len(set(group.node_ids)) != len(group.replicas):
+            raise ProtocolError(f"{where}: two replicas on one node")
+        for replica in group.replicas:
+            if replica.node_id not in table.nodes:
+                raise ProtocolError(f"{where}: a replica on unknown node {replica.node_id}")
+            if replica.replica_id in issued or replica.replica_id >= table.next_replica_id:
+                raise ProtocolError(f"{where}: replica id {replica.replica_id} was never issued it")
+            issued.add(replica.replica_id)
+    for start, end, gid in table.buckets:
+        if gid == METASERVER_GID or gid not in table.groups:
+            raise ProtocolError(f"config table: buckets {start}-{end} of unknown group {gid}")
+    if table.buckets and not table.opened:
+        raise ProtocolError("config table: buckets are owned, but it is not opened")
+
+
+_TABLE_FIELDS = ("version", "opened", "next_replica_id", "nodes", "groups", "buckets")
+
+
+def _merged(owners: Iterable[int]) -> tuple[BucketRange, ...]:
+    return tuple(item for item in _runs(owners) if item.gid != UNOWNED)
+
+
+def _runs(owners: Iterable[int]) -> Iterable[BucketRange]:
+    start = 0
+    for gid, run in groupby(owners):
+        end = start + sum(1 for _ in run)
+        yield BucketRange(start, end - 1, gid)
+        start = end
+
+
+def _changed_ranges(old: ConfigTable, new: ConfigTable) -> tuple[BucketRange, ...]:
+    if old.buckets == new.buckets:
+        return ()
+    same = -1
+    owners = [
+        same if before == after else after
+        for before, after in zip(old.owners(), new.owners(), strict=True)
+    ]
+    return tuple(item for item in _runs(owners) if item.gid != same)
+
+
+def _changed(old: Mapping[int, _V], new: Mapping[int, _V]) -> dict[int, _V | None]:
+    return {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+
+
+def _patched(old: Mapping[int, _V], change: Mapping[int, _V | None]) -> Mapping[int, _V]:
+    if not change:
+        return old
+    merged = {**old, **change}
+    return {key: value for key, value in sorted(merged.items()) if value is not None}
+
+
+def _node_json(node: NodeAddress) -> dict[str, str]:
+    return {
+        "store_id": node.store_id,
+        "client": node.client,
+        "peer": node.peer,
+        "admin": node.admin,
+    }
+
+
+def _group_json(group: Group) -> dict[str, Any]:
+    return {
+        "weight": group.weight,
+        "replicas": [
+            {
+                "replica_id": replica.replica_id,
+                "node_id": replica.node_id,
+                "store_id": replica.store_id,
+            }
+            for replica in group.replicas
+        ],
+    }
+
+
+_Reader: TypeAlias = Callable[[int, object, str], _V]
+"""Makes a value of its id, its JSON form and where that stands."""
+
+
+def _read_map(value: object, name: str, most: int, least: int, read: _Reader[_V]) -> dict[int, _V]:
+    """An object whose field names are ids of at least `least`."""
+    entries = schema.mapping(value, name)
+    if len(entries) > most:
+        raise ProtocolError(f"{name}: {len(entries)} of them, at most {most}")
+    found: dict[int, _V] = {}
+    for text, item in entries.items():
+        key = schema.number_key(text, f"{name}: id", least, schema.U32)
+        found[key] = read(key, item, f"{name}: {key}")
+    return found
+
+
+def _or_gone(read: _Reader[_V]) -> _Reader[_V | None]:
+    return lambda key, value, where: None if value is None else read(key, value, where)
+
+
+def _read_node(node_id: int, value: object, where: str) -> NodeAddress:
+    found = schema.record(value, where, ("store_id", "client", "peer", "admin"))
+    return NodeAddress(
+        node_id=node_id,
+        store_id=schema.name(found["store_id"], f"{where}: store_id"),
+        client=schema.address(found["client"], f"{where}: client", optional=True),
+        peer=schema.address(found["peer"], f"{where}: peer"),
+        admin=schema.address(found["admin"], f"{where}: admin", optional=True),
+    )
+
+
+def _read_group(_gid: int, value: object, where: str) -> Group:
+    found = schema.record(value, where, ("weight", "replicas"))
+    replicas = schema.sequence(found["replicas"], f"{where}: replicas", limits.GROUP_REPLICAS)
+    if not replicas:
+        raise ProtocolError(f"{where}: no replicas")
+    return Group(
+        weight=schema.integer(found["weight"], f"{where}: weight", 1, limits.GROUP_WEIGHT),
+        replicas=tuple(_read_replica(item, f"{where}: replica") for item in replicas),
+    )
+
+
+def _read_replica(value: object, where: str) -> ReplicaAddress:
+    found = schema.record(value, where, ("replica_id", "node_id", "store_id"))
+    return ReplicaAddress(
+        replica_id=schema.integer(found["replica_id"], f"{where}: replica_id", 1, schema.U63),
+        node_id=schema.integer(found["node_id"], f"{where}: node_id", 1, schema.U32),
+        store_id=schema.name(found["store_id"], f"{where}: store_id"),
+    )
+
+
+def _next_replica_id(value: object) -> int:
+    return schema.integer(value, "next_replica_id", 1, schema.U63)
+
+
+def _read_ranges(value: object) -> tuple[BucketRange, ...]:
+    """Ranges in order, apart, and merged where two neighbours are of one group."""
+    found: list[BucketRange] = []
+    for item in schema.sequence(value, "buckets", BUCKETS):
+        parts = schema.sequence(item, "buckets: range", 3)
+        if len(parts) != 3:
+            raise ProtocolError("buckets: a range must be [start, end, gid]")
+        least = found[-1].end + 1 if found else 0
+        start = schema.integer(parts[0], "buckets: start", least, BUCKETS - 1)
+        end = schema.integer(parts[1], "buckets: end", start, BUCKETS - 1)
+        gid = schema.integer(parts[2], "buckets: gid", 0, schema.U32)
+        if found and least == start and found[-1].gid == gid:
+            raise ProtocolError(f"buckets: two neighbouring ranges of group {gid} at {start}")
+        found.append(BucketRange(start, end, gid))
+    return tuple(found)
