@@ -1,0 +1,79 @@
+# Needs: Python >= 3.11 with headers and venv, a C compiler, make. Everything else comes into .venv.
+
+PYTHON ?= python3
+VENV := $(CURDIR)/.venv
+PY := $(VENV)/bin/python
+STAMPS := $(VENV)/stamps
+TRACED := build/traced
+
+SOURCES := $(wildcard eraft/_core/*.pyx eraft/_core/*.pxd eraft/_core/*.h) setup.py
+
+.PHONY: help build demo test coverage bench bench-redis lint format dist clean
+
+help:
+	@echo "make build        .venv with eraft, its compiled modules and the development tools"
+	@echo "make demo         a real cluster of 3 nodes, killed and restarted, each step checked"
+	@echo "make test         the whole test suite (ARGS='-k name' for a part)"
+	@echo "make coverage     line coverage of .py and .pyx: $(TRACED)/htmlcov and a total"
+	@echo "make bench        compiled against pure Python, per hot path"
+	@echo "make bench-redis  eraft against Redis on this machine"
+	@echo "make lint         ruff, mypy, cython-lint"
+	@echo "make format       ruff format"
+	@echo "make clean        removes what was built, .venv too"
+
+build: $(STAMPS)/compiled
+
+$(STAMPS)/tools: requirements-dev.lock
+	@$(PYTHON) -c 'import sys; sys.exit("make: $(PYTHON) is " + sys.version.split()[0] + ", eraft needs 3.11 or newer (set PYTHON=...)" if sys.version_info < (3, 11) else 0)'
+	test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.lock
+	mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/installed: $(STAMPS)/tools pyproject.toml
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(STAMPS)/compiled: $(STAMPS)/installed $(SOURCES)
+	$(PY) setup.py --quiet build_ext --inplace
+	touch $@
+
+demo: build
+	$(VENV)/bin/eraft demo $(ARGS)
+
+test: build
+	$(PY) -m pytest $(ARGS)
+
+# A copy of the tree is built with line tracing, so that the normal build never is.
+coverage: build
+	rm -rf $(TRACED) && mkdir -p $(TRACED)
+	tar --exclude='*.so' --exclude='*.c' --exclude=__pycache__ -cf - \
+		eraft tests bench setup.py pyproject.toml README.md LICENSE | tar -xf - -C $(TRACED)
+	cd $(TRACED) && ERAFT_TRACE=1 $(PY) setup.py --quiet build_ext --inplace
+	cd $(TRACED) && PYTHONPATH=$(CURDIR)/$(TRACED) $(PY) -m coverage run -m pytest $(ARGS)
+	cd $(TRACED) && $(PY) -m coverage combine --quiet && $(PY) -m coverage html --quiet
+	cd $(TRACED) && $(PY) -m coverage report
+
+bench: build
+	$(PY) -m bench $(ARGS)
+
+bench-redis: build
+	$(PY) -m bench.redis $(ARGS)
+
+lint: build
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy --strict eraft
+	$(VENV)/bin/cython-lint eraft/_core
+
+format: build
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+dist: build
+	rm -rf dist
+	$(PY) -m build --no-isolation --outdir dist .
+
+clean:
+	rm -rf build dist *.egg-info .venv htmlcov .coverage* .mypy_cache .ruff_cache .pytest_cache
+	rm -f eraft/_core/*.so eraft/_core/*.c eraft/_core/*.html
+	find eraft tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Everything that must hold before a change is merged, from a fresh clone.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s (%ss)\n' "$*" "$SECONDS"; }
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
+
+install_redis() {
+    if command -v redis-server >/dev/null && command -v redis-benchmark >/dev/null; then
+        return
+    fi
+    # Debian starts a server on 6379 when it installs the package; policy-rc.d would be
+    # needed to prevent that, so it is stopped instead.
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq redis-server redis-tools
+    as_root service redis-server stop || true
+}
+
+step redis-server, redis-cli, redis-benchmark
+install_redis
+redis-server --version
+
+step build
+make build
+
+step lint: ruff, mypy, cython-lint
+make lint
+
+step tests
+make test
+
+step sdist and wheel, started from an empty environment
+make dist
+ci/installed.sh dist
+
+step done
