@@ -109,7 +109,7 @@ def violations(name: str, source: str, cython: bool = False) -> list[str]:
         top = module.split(".")[0]
         if top == "eraft":
             target = layer_of(module)
-            if layer in LEAVES or (target != layer and RANK[target] >= RANK[layer]):
+            if layer in LEAVES or RANK[target] > RANK[layer]:
                 found.append(f"{where}: not below {layer or 'eraft'}")
         elif (name, top) in ALLOWED:
             continue
