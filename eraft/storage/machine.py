@@ -1,0 +1,48 @@
+"""The interface between a Raft group and what it replicates."""
+
+from typing import Any, Protocol
+
+from eraft.storage.state import ReplicaRows
+
+
+class StateMachine(Protocol):
+    """What a group replicates: plug your own in by implementing `apply`.
+
+    eraft hands every replica the same committed entries in the same order,
+    and the machine turns them into the same rows. For that to hold:
+
+    - All state is in the `ReplicaRows` it is given. What a machine keeps
+      beside them is a cache that can be rebuilt from them at any time: after a
+      restart it sees only the rows, and the entries after the applied index
+      that the host noted in the same atomic batch. An entry is applied
+      exactly once to the rows.
+    - Keys lie in the replica's own generation: `rows.meta`/`set_meta` for
+      named values, `layout.prefix(rows.generation, kind)` for the rest (see
+      `eraft.storage.rows`).
+    - Nothing depends on a clock, on chance, on the process or on the order of
+      a set: time and random numbers travel inside the payload.
+    - Whatever a payload holds, `apply` does not fail: an error is a reply. An
+      exception stops the node, on every replica alike.
+
+    Reads are the machine's own methods: the host calls them once a read index
+    is confirmed and applied, with the same `ReplicaRows`.
+    """
+
+    def apply(
+        self,
+        rows: ReplicaRows,
+        index: int,
+        term: int,
+        payload: bytes,
+        replies: list[Any] | None,
+    ) -> None:
+        """Apply one committed COMMANDS entry.
+
+        Args:
+            rows: The replica's rows; the only place to write to.
+            index: Log index of the entry, greater than that of every entry before.
+            term: Term of the entry.
+            payload: What was proposed, byte for byte.
+            replies: On the replica that answers clients, one reply value for
+                each command of the payload is appended, in order. None elsewhere.
+        """

@@ -1,0 +1,225 @@
+"""The state store on RocksDB, through rocksdict."""
+
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    Options,
+    Rdict,
+    RdictIter,
+    ReadOptions,
+    WriteBatch,
+    WriteOptions,
+)
+
+from eraft import limits
+from eraft.errors import StorageError, StoreStalled
+
+WRITE_BUFFER_BYTES = 16 * limits.MIB
+WRITE_BUFFERS = 3
+"""One that fills, one that is flushed and one to spare: with two, writers wait for a flush."""
+BLOCK_CACHE_BYTES = 32 * limits.MIB
+BLOOM_BITS_PER_KEY = 10
+OPEN_FILES = 256
+INFO_LOG_BYTES = 1 * limits.MIB
+INFO_LOG_FILES = 2
+
+_STALL = "Write stall"
+_PROPERTIES = {
+    "keys": "rocksdb.estimate-num-keys",
+    "memory_tables_bytes": "rocksdb.cur-size-all-mem-tables",
+    "table_readers_bytes": "rocksdb.estimate-table-readers-mem",
+    "block_cache_bytes": "rocksdb.block-cache-usage",
+    "files_bytes": "rocksdb.total-sst-files-size",
+    "files_level0": "rocksdb.num-files-at-level0",
+    "flushes_pending": "rocksdb.num-immutable-mem-table",
+    "compaction_pending_bytes": "rocksdb.estimate-pending-compaction-bytes",
+    "write_stopped": "rocksdb.is-write-stopped",
+}
+
+
+class RocksScan:
+    """The rows of a range as they were when the scan was made.
+
+    It pins files and memory of the database until it is exhausted or closed.
+    """
+
+    def __init__(self, rows: RdictIter, path: str) -> None:
+        self._rows: RdictIter | None = rows
+        self._path = path
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return self
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        rows = self._rows
+        if rows is None:
+            raise StopIteration
+        if not rows.valid():
+            self._rows = None
+            try:
+                rows.status()
+            except Exception as error:
+                raise StorageError(f"{self._path}: cannot scan: {error}") from error
+            raise StopIteration
+        row = rows.key(), rows.value()
+        rows.next()
+        return row
+
+    def close(self) -> None:
+        """Release what the scan pins; it is exhausted afterwards."""
+        self._rows = None
+
+
+class RocksStore:
+    """A `StateStore` on one RocksDB database with one column family.
+
+    RocksDB's own write-ahead log is off: what is not flushed is applied again
+    from eraft's log. Writers are never put to sleep (`no_slowdown`): where
+    RocksDB would stall them, `write` raises StoreStalled. Any other error of
+    RocksDB is a StorageError, after which the node has to stop: a failed
+    write may be there or not once the database is opened again.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Open the database in directory `path`, made if it is not there.
+
+        Raises:
+            StorageError: it is locked by a process, damaged, not writable, or the disk is full.
+        """
+        self.path = path
+        self.stalls = 0
+        self._scans: weakref.WeakSet[RocksScan] = weakref.WeakSet()
+        self._cache = Cache(BLOCK_CACHE_BYTES)
+        try:
+            self._database = Rdict(path, _options(self._cache))
+        except Exception as error:
+            raise StorageError(f"{path}: {_open_error(str(error))}") from error
+        options = WriteOptions()
+        options.disable_wal = True  # type: ignore[method-assign,assignment]
+        options.no_slowdown = True
+        self._database.set_write_options(options)
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return the value of `key`, None if there is none."""
+        try:
+            value: bytes | None = self._database.get(key)
+        except Exception as error:
+            raise StorageError(f"{self.path}: cannot read: {error}") from error
+        return value
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the value of each key, None where there is none."""
+        try:
+            values: list[bytes | None] = self._database.get(list(keys))  # type: ignore[assignment]
+        except Exception as error:
+            raise StorageError(f"{self.path}: cannot read: {error}") from error
+        return values
+
+    def scan(self, start: bytes, end: bytes) -> RocksScan:
+        """Return the rows with start <= key < end in key order, as of now."""
+        options = ReadOptions()
+        options.set_iterate_upper_bound(max(start, end))
+        try:
+            rows = self._database.iter(options)
+            rows.seek(start)
+        except Exception as error:
+            raise StorageError(f"{self.path}: cannot scan: {error}") from error
+        scan = RocksScan(rows, self.path)
+        self._scans.add(scan)
+        return scan
+
+    def write(
+        self,
+        rows: Iterable[tuple[bytes, bytes | None]],
+        ranges: Sequence[tuple[bytes, bytes]] = (),
+    ) -> None:
+        """Atomically delete the ranges, then put (or, for None, delete) the rows.
+
+        Sorted rows are several times cheaper than unsorted ones.
+
+        Raises:
+            StoreStalled: nothing was written; RocksDB flushes or compacts, try again later.
+        """
+        batch = WriteBatch(raw_mode=True)
+        for start, end in ranges:
+            if start < end:
+                batch.delete_range(start, end)
+        put, delete = batch.put, batch.delete
+        for key, row in rows:
+            if row is None:
+                delete(key)
+            else:
+                put(key, row)
+        try:
+            self._database.write(batch)
+        except Exception as error:
+            if _STALL in str(error):
+                self.stalls += 1
+                raise StoreStalled(f"{self.path}: {error}") from error
+            raise StorageError(f"{self.path}: cannot write: {error}") from error
+
+    def flush(self) -> None:
+        """Wait until everything written before the call is on disk.
+
+        It runs without the GIL and may take as long as the disk does: call it
+        in a thread.
+        """
+        try:
+            self._database.flush(True)
+        except Exception as error:
+            raise StorageError(f"{self.path}: cannot flush: {error}") from error
+
+    def stats(self) -> dict[str, int]:
+        """Return figures for people and for pushing back before RocksDB stalls."""
+        value = self._database.property_int_value
+        figures = {name: value(key) or 0 for name, key in _PROPERTIES.items()}
+        figures["stalls"] = self.stalls
+        return figures
+
+    def close(self) -> None:
+        """Flush and close; open scans end, since they would keep the database's lock."""
+        for scan in list(self._scans):
+            scan.close()
+        try:
+            self._database.close()
+        except Exception as error:
+            raise StorageError(f"{self.path}: cannot close: {error}") from error
+
+
+def _options(cache: Cache) -> Options:
+    """Return the settings of the database: little memory, no surprises."""
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(WRITE_BUFFERS)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_max_open_files(OPEN_FILES)
+    options.set_max_log_file_size(INFO_LOG_BYTES)
+    options.set_keep_log_file_num(INFO_LOG_FILES)
+    options.set_stats_dump_period_sec(0)
+    options.set_stats_persist_period_sec(0)
+    return options
+
+
+def _open_error(text: str) -> str:
+    """Return what is wrong in words that say what to do about it."""
+    lowered = text.lower()
+    if "no space left" in lowered:
+        return f"the disk is full: {text}"
+    if "lock hold by" in lowered or "resource temporarily unavailable" in lowered:
+        return f"the database is in use by another process: {text}"
+    if "read-only file system" in lowered or "permission denied" in lowered:
+        return f"not writable: {text}"
+    if "corruption" in lowered:
+        return f"the database is damaged, replace this node's replicas from their peers: {text}"
+    return f"cannot open the database: {text}"
