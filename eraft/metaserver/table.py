@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 import orjson
 
 from eraft import limits
-from eraft.errors import ProtocolError
+from eraft.errors import InvariantViolation, ProtocolError
 from eraft.metaserver import schema
 from eraft.types import BUCKETS, METASERVER_GID, NodeAddress, ReplicaAddress
 
@@ -139,14 +139,13 @@ class ConfigTable:
 
 @dataclass(slots=True, frozen=True)
 class Diff:
-    """What turns version `base` of the table into `version`.
+    """What makes `version` of the table out of the version before.
 
     Of nodes and groups only the changed ones are named, None for one that is
     gone; of buckets only the changed ranges, UNOWNED for those that lost
     their owner.
     """
 
-    base: int
     version: int
     opened: bool
     next_replica_id: int
@@ -157,8 +156,11 @@ class Diff:
     @staticmethod
     def between(old: ConfigTable, new: ConfigTable) -> "Diff":
         """The difference such that `between(old, new).apply(old) == new`."""
+        if new.version != old.version + 1:
+            raise InvariantViolation(
+                f"config table: each version follows the one before: {old.version}, {new.version}"
+            )
         return Diff(
-            base=old.version,
             version=new.version,
             opened=new.opened,
             next_replica_id=new.next_replica_id,
@@ -169,22 +171,15 @@ class Diff:
 
     def apply(self, table: ConfigTable) -> ConfigTable:
         """The table after this change; ProtocolError if it does not fit `table`."""
-        if table.version != self.base:
+        if table.version != self.version - 1:
             raise ProtocolError(
-                f"difference from version {self.base} to {self.version}: "
-                f"does not apply to version {table.version}"
+                f"difference to version {self.version}: does not apply to version {table.version}"
             )
-        buckets = table.buckets
-        if self.buckets:
-            owners = table.owners()
-            for start, end, gid in self.buckets:
-                owners[start : end + 1] = [gid] * (end - start + 1)
-            buckets = _merged(owners)
         changed = ConfigTable(
             version=self.version,
             opened=self.opened,
             next_replica_id=self.next_replica_id,
-            buckets=buckets,
+            buckets=_overlaid(table.buckets, self.buckets),
             groups=_patched(table.groups, self.groups),
             nodes=_patched(table.nodes, self.nodes),
         )
@@ -194,7 +189,6 @@ class Diff:
     def to_dict(self) -> dict[str, Any]:
         """The JSON form."""
         return {
-            "base": self.base,
             "version": self.version,
             "opened": self.opened,
             "next_replica_id": self.next_replica_id,
@@ -214,11 +208,9 @@ class Diff:
     @staticmethod
     def from_dict(value: object) -> "Diff":
         """The difference of a parsed JSON form; ProtocolError says what is wrong and where."""
-        found = schema.record(value, "difference", ("base", *_TABLE_FIELDS))
-        base = schema.integer(found["base"], "difference: base", 0, schema.U63 - 1)
+        found = schema.record(value, "difference", _TABLE_FIELDS)
         return Diff(
-            base=base,
-            version=schema.integer(found["version"], "difference: version", base + 1, schema.U63),
+            version=schema.integer(found["version"], "difference: version", 1, schema.U63),
             opened=schema.boolean(found["opened"], "difference: opened"),
             next_replica_id=_next_replica_id(found["next_replica_id"]),
             buckets=_read_ranges(found["buckets"]),
@@ -275,6 +267,35 @@ def _runs(owners: Iterable[int]) -> Iterable[BucketRange]:
         end = start + sum(1 for _ in run)
         yield BucketRange(start, end - 1, gid)
         start = end
+
+
+def _overlaid(
+    old: tuple[BucketRange, ...], change: tuple[BucketRange, ...]
+) -> tuple[BucketRange, ...]:
+    """The old ranges where nothing changed, and the changed ones."""
+    if not change:
+        return old
+    pieces = [item for item in change if item.gid != UNOWNED]
+    place = 0
+    for start, end, gid in old:
+        while place < len(change) and change[place].end < start:
+            place += 1
+        hole = place
+        while hole < len(change) and change[hole].start <= end:
+            if start < change[hole].start:
+                pieces.append(BucketRange(start, change[hole].start - 1, gid))
+            start = change[hole].end + 1
+            hole += 1
+        if start <= end:
+            pieces.append(BucketRange(start, end, gid))
+    pieces.sort()
+    found: list[BucketRange] = []
+    for item in pieces:
+        if found and found[-1].gid == item.gid and found[-1].end + 1 == item.start:
+            found[-1] = BucketRange(found[-1].start, item.end, item.gid)
+        else:
+            found.append(item)
+    return tuple(found)
 
 
 def _changed_ranges(old: ConfigTable, new: ConfigTable) -> tuple[BucketRange, ...]:

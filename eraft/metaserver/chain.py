@@ -1,0 +1,151 @@
+"""The version chain: every version of the config table, each as its difference to the last.
+
+A full copy stands at every version that limits.TABLE_FULL_EVERY divides and
+wherever the chain begins, so any version is at most that many differences
+away from one. The metaserver's replicas keep the chain in their rows; a node
+keeps the part that it has seen in rows of its own.
+"""
+
+import struct
+from itertools import pairwise
+
+import orjson
+
+from eraft import limits
+from eraft.errors import InvariantViolation
+from eraft.metaserver import schema
+from eraft.metaserver.table import ConfigTable, Diff
+from eraft.storage.state import ReplicaRows
+
+_NEWEST = b"version"
+_U64 = struct.Struct(">Q")
+_VERSION = b"v"
+_FULL = b"F"
+_DIFF = b"D"
+
+
+class VersionChain:
+    """The chain in the rows of one generation; the rows are all its state.
+
+    META row `version` is the newest version (u64); the DATA row of v and a
+    version (u64) is F and the table or D and the difference, as JSON.
+    """
+
+    def __init__(self, rows: ReplicaRows) -> None:
+        self._rows = rows
+
+    @property
+    def newest(self) -> int | None:
+        """The newest version, None while the chain is empty."""
+        row = self._rows.meta(_NEWEST)
+        return None if row is None else int(_U64.unpack(row)[0])
+
+    def append(self, table: ConfigTable, before: ConfigTable | None) -> None:
+        """Make `table` the newest version.
+
+        `before` is the version it follows, the newest so far; without it the
+        chain begins anew with a full copy of `table`, and what it had before
+        stays readable.
+        """
+        newest = self.newest
+        if before is not None and (before.version != newest or table.version != newest + 1):
+            raise InvariantViolation(
+                "version chain: each version follows the one before: "
+                f"{table.version} after {before.version}, newest {newest}"
+            )
+        if newest is not None and table.version <= newest:
+            raise InvariantViolation(
+                f"version chain: versions only grow: {table.version}, newest {newest}"
+            )
+        if before is None or table.version % limits.TABLE_FULL_EVERY == 0:
+            row = _FULL + table.to_json()
+        else:
+            row = _DIFF + Diff.between(before, table).to_json()
+        self._rows.put(self._key(table.version), row)
+        self._rows.set_meta(_NEWEST, _U64.pack(table.version))
+
+    def at(self, version: int) -> ConfigTable | None:
+        """The table at `version`, None if the chain does not have it."""
+        bodies: list[bytes] = []
+        for earlier in range(version, max(version - limits.TABLE_FULL_EVERY, -1), -1):
+            row = self._rows.get(self._key(earlier))
+            if row is None:
+                return None
+            if row[:1] == _FULL:
+                table = ConfigTable.from_json(row[1:])
+                for body in reversed(bodies):
+                    table = Diff.from_json(body).apply(table)
+                return table
+            bodies.append(row[1:])
+        return None
+
+    def latest(self) -> ConfigTable | None:
+        """The newest table, None while the chain is empty."""
+        newest = self.newest
+        return None if newest is None else self.at(newest)
+
+    def update(self, since: int) -> bytes | None:
+        """What a node at version `since` needs to follow, for `follow`; None if nothing.
+
+        Differences if they are few and all here, else a full copy of the
+        newest version.
+        """
+        newest = self.newest
+        if newest is None or newest <= since:
+            return None
+        bodies = self._differences(since, newest)
+        if bodies is not None:
+            return orjson.dumps({"table": None, "diffs": [orjson.Fragment(it) for it in bodies]})
+        table = self.at(newest)
+        return orjson.dumps({"table": table and table.to_dict(), "diffs": []})
+
+    def _differences(self, since: int, newest: int) -> list[bytes] | None:
+        if newest - since > limits.TABLE_UPDATE_DIFFS:
+            return None
+        bodies: list[bytes] = []
+        room_bytes = limits.TABLE_UPDATE_BYTES
+        for version in range(since + 1, newest + 1):
+            body = self._difference(version)
+            if body is None or len(body) > room_bytes:
+                return None
+            room_bytes -= len(body)
+            bodies.append(body)
+        return bodies
+
+    def _difference(self, version: int) -> bytes | None:
+        """The JSON of the difference that made `version`, None if it cannot be told."""
+        row = self._rows.get(self._key(version))
+        if row is None:
+            return None
+        if row[:1] == _DIFF:
+            return row[1:]
+        before = self.at(version - 1)
+        if before is None:
+            return None
+        return Diff.between(before, ConfigTable.from_json(row[1:])).to_json()
+
+    def _key(self, version: int) -> bytes:
+        return self._rows.data_prefix + _VERSION + _U64.pack(version)
+
+
+def follow(table: ConfigTable, update: bytes) -> list[tuple[ConfigTable, ConfigTable | None]]:
+    """The versions after `table` that an update from a peer holds, oldest first.
+
+    Each comes with the version before it, None for a full copy, as
+    `VersionChain.append` takes them. Updates can cross on their way: one that
+    holds nothing newer gives an empty list. ProtocolError if the update is
+    malformed or starts beyond the version after `table`.
+    """
+    form = schema.record(schema.document(update, "table update"), "table update", _UPDATE_FIELDS)
+    if form["table"] is not None:
+        newer = ConfigTable.from_dict(form["table"])
+        return [(newer, None)] if newer.version > table.version else []
+    found = [table]
+    for item in schema.sequence(form["diffs"], "table update: diffs", limits.TABLE_UPDATE_DIFFS):
+        diff = Diff.from_dict(item)
+        if diff.version > found[-1].version:
+            found.append(diff.apply(found[-1]))
+    return [(after, before) for before, after in pairwise(found)]
+
+
+_UPDATE_FIELDS = ("table", "diffs")

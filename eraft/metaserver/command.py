@@ -1,0 +1,75 @@
+"""The META commands of the admin port: their arguments and their help.
+
+The node parses what arrives, the command line shows `HELP`.
+"""
+
+from collections.abc import Sequence
+
+from eraft import limits
+from eraft.errors import NotApplied, ProtocolError
+from eraft.metaserver import operations, schema
+from eraft.metaserver.operations import Open, Operation, Query
+
+HELP = {
+    "JOIN": (
+        "META JOIN gid node_id [node_id ...] [WEIGHT weight]",
+        f"make group gid (1 or more) with a replica on each of these 1 to "
+        f"{limits.GROUP_REPLICAS} nodes; it gets buckets in proportion to its weight (1)",
+    ),
+    "OPEN": ("META OPEN", "split all buckets between the groups that joined; once"),
+    "QUERY": ("META QUERY [version]", "the config table, the newest or that version"),
+    "LEAVE": ("META LEAVE gid", "not available yet: remove a group that owns no buckets"),
+    "MOVE": ("META MOVE gid bucket [bucket ...]", "not available yet: give buckets to a group"),
+}
+"""Usage and meaning of each subcommand."""
+
+
+def parse(args: Sequence[bytes]) -> Operation:
+    """The operation that the arguments after META ask for.
+
+    ProtocolError: they are not a META command, and why. NotApplied: the
+    command is known, but not available yet.
+    """
+    if not args:
+        raise ProtocolError(f"META needs a subcommand: {', '.join(HELP)}")
+    name = args[0].decode("latin-1").upper()
+    if name not in HELP:
+        known = ", ".join(HELP)
+        raise ProtocolError(f"unknown subcommand META {schema.short(name)}: must be of {known}")
+    words = args[1:]
+    if name in ("LEAVE", "MOVE"):
+        raise NotApplied(f"META {name}: not available yet: buckets cannot be moved between groups")
+    if name == "JOIN":
+        return _join(words)
+    if len(words) > (1 if name == "QUERY" else 0):
+        raise _usage(name, "too many arguments")
+    if name == "OPEN":
+        return Open()
+    return Query(_number(name, "version", words[0], 0, schema.U63) if words else None)
+
+
+def _join(words: Sequence[bytes]) -> Operation:
+    weight = 1
+    if len(words) >= 2 and words[-2].upper() == b"WEIGHT":
+        weight = _number("JOIN", "weight", words[-1], 1, limits.GROUP_WEIGHT)
+        words = words[:-2]
+    if len(words) < 2:
+        raise _usage("JOIN", "needs a gid and at least one node id")
+    gid = _number("JOIN", "gid", words[0], 1, schema.U32)
+    nodes = tuple(_number("JOIN", "node id", word, 1, schema.U32) for word in words[1:])
+    try:
+        return operations.join(gid, nodes, weight)
+    except ProtocolError as error:
+        raise _usage("JOIN", str(error).removeprefix("join: ")) from error
+
+
+def _number(command: str, name: str, word: bytes, least: int, most: int) -> int:
+    text = word.decode("latin-1")
+    try:
+        return schema.number_key(text, name, least, most)
+    except ProtocolError as error:
+        raise _usage(command, str(error)) from error
+
+
+def _usage(command: str, why: str) -> ProtocolError:
+    return ProtocolError(f"META {command}: {why}; usage: {HELP[command][0]}")
