@@ -23,6 +23,7 @@ SCAN_COUNT = 10_000
 # Times that a client sees
 HOLD_NO_LEADER_S = 1.5
 ANSWER_DEADLINE_S = 2.5
+LEAD_STALE_S = 3.0
 
 # Proposals and the log
 ENTRY_TARGET_BYTES = 1 * MIB

@@ -1,0 +1,169 @@
+"""Connections between nodes.
+
+Every node dials every other one twice, for the main and the bulk channel,
+and only sends on what it dialled; it only receives on what it accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from eraft import limits
+from eraft._impl import frames
+from eraft.errors import ProtocolError
+from eraft.node import hello
+
+if TYPE_CHECKING:
+    from eraft.net.server import Server
+
+logger = logging.getLogger("eraft.peers")
+
+_CHANNEL_NAMES = {hello.MAIN: "main", hello.BULK: "bulk"}
+
+
+class PeerLink(asyncio.Protocol):
+    """The dialled connection of one channel to one node; dials again whenever it breaks."""
+
+    def __init__(self, server: Server, node_id: int, channel: int) -> None:
+        self._server = server
+        self._node_id = node_id
+        self._channel = channel
+        self._transport: asyncio.Transport | None = None
+        self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
+        self._lost = asyncio.Event()
+        self._complaint = ""
+        self.ready = False
+        self._task = asyncio.get_running_loop().create_task(self._keep_connected())
+
+    def send(self, data: list[bytes]) -> None:
+        """Send frames, or drop them if the link is down or the peer does not keep up."""
+        transport = self._transport
+        if transport is None or not self.ready:
+            return
+        if transport.get_write_buffer_size() > limits.PEER_OUTPUT_BYTES:
+            logger.warning("node %d does not keep up: reconnecting", self._node_id)
+            transport.abort()
+            return
+        transport.write(data[0] if len(data) == 1 else b"".join(data))
+
+    def close(self) -> None:
+        """End the link for good."""
+        self._task.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _keep_connected(self) -> None:
+        delay_s = limits.DIAL_FIRST_DELAY_S
+        loop = asyncio.get_running_loop()
+        while True:
+            address = self._server.node.table.nodes[self._node_id].peer
+            host, _, port = address.rpartition(":")
+            self._lost.clear()
+            try:
+                async with asyncio.timeout(limits.DIAL_TIMEOUT_S):
+                    await loop.create_connection(lambda: self, host.strip("[]"), int(port))
+            except (OSError, TimeoutError) as error:
+                self._complain(f"cannot be reached at {address}: {error}")
+            else:
+                await self._lost.wait()
+                if self.ready:
+                    delay_s = limits.DIAL_FIRST_DELAY_S
+                    self._down()
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, limits.DIAL_LAST_DELAY_S)
+
+    def _complain(self, why: str) -> None:
+        """Log why there is no connection, once for each reason."""
+        if why != self._complaint:
+            self._complaint = why
+            logger.warning("node %d %s", self._node_id, why)
+
+    def _down(self) -> None:
+        self.ready = False
+        if self._channel == hello.MAIN:
+            logger.warning("node %d: connection lost", self._node_id)
+            self._server.enter()
+            self._server.node.peer_down(self._node_id)
+            self._server.schedule()
+
+    # From the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
+        node = self._server.node
+        transport.write(hello.encode(node.identity, self._node_id, self._channel))
+
+    def data_received(self, data: bytes) -> None:
+        """The peer's greeting; nothing else comes on this connection."""
+        node = self._server.node
+        try:
+            for kind, body in self._reader.feed(data):
+                if kind != frames.HELLO or self.ready:
+                    raise ProtocolError(f"sent a frame of kind {kind} where none belongs")
+                found = hello.check(body, node.identity, node.table)
+                if found.node_id != self._node_id:
+                    raise ProtocolError(f"answers as node {found.node_id}")
+                self._up()
+        except ProtocolError as error:
+            self._complain(f"{error}")
+            assert self._transport is not None
+            self._transport.abort()
+
+    def _up(self) -> None:
+        self.ready = True
+        self._complaint = ""
+        if self._channel == hello.MAIN:
+            logger.info("node %d: connected", self._node_id)
+            self._server.enter()
+            self._server.node.peer_up(self._node_id)
+            self._server.schedule()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._lost.set()
+
+
+class PeerReceiver(asyncio.Protocol):
+    """An accepted connection: frames of one other node."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
+        self._node_id = 0
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        server = self._server
+        server.enter()
+        try:
+            for kind, body in self._reader.feed(data):
+                if self._node_id:
+                    server.node.frame(self._node_id, kind, body)
+                else:
+                    self._greeted(kind, body)
+        except ProtocolError as error:
+            self._refuse(str(error))
+        server.schedule()
+
+    def _greeted(self, kind: int, body: bytes) -> None:
+        node = self._server.node
+        if kind != frames.HELLO:
+            raise ProtocolError(f"frame of kind {kind} before the greeting")
+        found = hello.check(body, node.identity, node.table)
+        self._node_id = found.node_id
+        self._transport.write(hello.encode(node.identity, found.node_id, found.channel))
+
+    def _refuse(self, why: str) -> None:
+        who = f"node {self._node_id}" if self._node_id else "a peer"
+        logger.warning("%s at %s: %s", who, self._transport.get_extra_info("peername"), why)
+        if not self._node_id:
+            self._transport.write(hello.refusal(why))
+        self._transport.close()

@@ -1,0 +1,354 @@
+"""The process of one node: event loop, sockets, timers, signals and the log writer."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
+from typing import Any
+
+import uvloop
+
+from eraft import IMPL, __version__, limits
+from eraft._impl import wal
+from eraft.errors import ConfigError, InvariantViolation, StorageError
+from eraft.net.connections import AdminConnection, ClientConnection, Connection, RefusedConnection
+from eraft.net.listeners import Listeners
+from eraft.net.peers import PeerLink, PeerReceiver
+from eraft.node import hello
+from eraft.node.node import Node
+from eraft.node.options import NodeOptions
+from eraft.node.outputs import Outputs
+from eraft.storage.directory import DataDirectory, open_directory
+from eraft.storage.files import DiskFiles
+from eraft.storage.recovery import Recovered, recover
+from eraft.storage.state import RocksStore
+from eraft.storage.wal import LogOptions, WriteAheadLog
+from eraft.types import NodeAddress
+
+logger = logging.getLogger("eraft")
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+
+
+class Server:
+    """Runs a `Node`: tells it what happens and carries out what it answers."""
+
+    def __init__(self, options: NodeOptions, directory: DataDirectory) -> None:
+        self.options = options
+        self.directory = directory
+        self.receive_buffer = memoryview(bytearray(limits.RECEIVE_BUFFER_BYTES))
+        self.paused: set[Connection] = set()
+        self.node: Node
+        self._loop = asyncio.get_running_loop()
+        self._unflushed: dict[Connection, None] = {}
+        self._connections: dict[Connection, None] = {}
+        self._admins = 0
+        self._scheduled = False
+        self._links: dict[tuple[int, int], PeerLink] = {}
+        self._workers = ThreadPoolExecutor(1, "eraft-disk")
+        self._flushing = False
+        self._preparing = False
+        self._stop = self._loop.create_future()
+        self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._writer = wal.LogWriter(self._eventfd)
+
+    # Start and stop
+
+    async def start(self) -> None:
+        """Bind, recover, and serve; ConfigError or StorageError when it cannot."""
+        listeners = Listeners(self.options)
+        listeners.bind(
+            client=self._accept_client, peer=lambda: PeerReceiver(self), admin=self._accept_admin
+        )
+        identity = self.directory.identity
+        self.store = RocksStore(self.directory.state_path)
+        log, recovered = self._recover()
+        address = NodeAddress(
+            identity.node_id, identity.store_id, listeners.client, listeners.peer, listeners.admin
+        )
+        self.node = Node(
+            self.options,
+            identity,
+            address,
+            log,
+            recovered,
+            self.store,
+            Random(secrets.randbits(64)),
+            time.time_ns() // 1_000_000,
+            self._loop.time(),
+        )
+        self._loop.set_exception_handler(self._unexpected)
+        self._loop.add_reader(self._eventfd, self._log_written)
+        self._check_disk()
+        self._listeners = listeners
+        await listeners.start()
+        self._tick_at = self._loop.time()
+        self._tick()
+        self.directory.write_pid()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._signalled, number)
+        gc.collect()
+        gc.freeze()
+        logger.info(
+            "node %d of cluster %s serves clients at %s, peers at %s, admin at %s (eraft %s, %s)",
+            identity.node_id,
+            identity.cluster_id,
+            address.client,
+            address.peer,
+            address.admin,
+            __version__,
+            IMPL,
+        )
+
+    def _recover(self) -> tuple[WriteAheadLog, Recovered]:
+        files = DiskFiles(self.directory.log_path)
+        started_s = time.monotonic()
+        options = LogOptions(
+            self.directory.identity.store_id,
+            segment_size_bytes=self.options.segment_size_bytes,
+        )
+        log, recovered = recover(files, options, self.store, self.options.log_tail_bytes)
+        if recovered.corrupt:
+            logger.critical("QUARANTINED: %s", recovered.corrupt)
+        logger.info(
+            "log recovered: %d groups, %.1f MiB in %d ms",
+            len(recovered.groups),
+            log.size_bytes / limits.MIB,
+            (time.monotonic() - started_s) * 1000,
+        )
+        return log, recovered
+
+    async def run(self) -> int:
+        """Serve until a signal or a fatal error; the exit status."""
+        status = await self._stop
+        await self._shut_down(clean=status == EXIT_OK)
+        return int(status)
+
+    def _signalled(self, number: int) -> None:
+        logger.info("stopping: %s", signal.Signals(number).name)
+        if not self._stop.done():
+            self._stop.set_result(EXIT_OK)
+
+    def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception out of a connection's callback, which ends that connection.
+
+        A broken invariant or a failing disk ends the node.
+        """
+        error = context.get("exception")
+        if isinstance(error, (InvariantViolation, StorageError)):
+            self.fail(error)
+        elif not isinstance(error, ConnectionError):
+            logger.error("%s", context.get("message"), exc_info=error)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the node at once: it must not go on after this."""
+        if not self._stop.done():
+            logger.critical("the node stops: %s: %s", type(error).__name__, error, exc_info=error)
+            self._stop.set_result(EXIT_FAILED)
+
+    async def _shut_down(self, clean: bool) -> None:
+        self._listeners.close()
+        for link in self._links.values():
+            link.close()
+        for connection in list(self._connections):
+            connection.transport.abort()
+        self._loop.remove_reader(self._eventfd)
+        await self._loop.run_in_executor(None, self._writer.close)
+        if clean:
+            self.node.write_all_behind()
+            await self._loop.run_in_executor(self._workers, self.store.flush)
+        self._workers.shutdown()
+        self.store.close()
+        self.node.log.close()
+        logger.info("stopped")
+
+    # Turns
+
+    def enter(self) -> None:
+        """Tell the node the time, before anything else is told to it."""
+        self.node.at(time.time_ns() // 1_000_000, self._loop.time())
+
+    def schedule(self) -> None:
+        """Let the node have a turn once this round of events is through."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def wants_flush(self, connection: Connection) -> None:
+        """The connection has output, or has to look whether it may close."""
+        self._unflushed[connection] = None
+        self.schedule()
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        if self._stop.done():
+            return
+        self.enter()
+        try:
+            outputs = self.node.drain()
+            self._carry_out(outputs)
+        except Exception as error:
+            self.fail(error)
+
+    def _carry_out(self, outputs: Outputs) -> None:
+        record = outputs.record
+        if record is not None:
+            self._writer.submit(
+                record.file.fileno(), record.offset, record.data, record.position
+            )
+        links = self._links
+        for node_id, frames in outputs.frames.items():
+            links[node_id, hello.MAIN].send(frames)
+        for node_id, frames in outputs.bulk.items():
+            links[node_id, hello.BULK].send(frames)
+        if self._unflushed:
+            unflushed, self._unflushed = self._unflushed, {}
+            for connection in unflushed:
+                connection.flush()
+        if outputs.peers_changed:
+            self._dial()
+        if outputs.flush:
+            self._flush_store()
+        if record is not None:
+            self._prepare_segments()
+        if outputs.again:
+            self.schedule()
+
+    def _log_written(self) -> None:
+        os.eventfd_read(self._eventfd)
+        self.enter()
+        error = self._writer.error
+        if error:
+            self.fail(StorageError(f"writing the log: {os.strerror(error)}; fsync is not retried"))
+            return
+        try:
+            self.node.log_durable(self._writer.durable)
+        except Exception as failure:
+            self.fail(failure)
+        self.schedule()
+
+    def _tick(self) -> None:
+        """The node's clock: ticks do not drift, and those that were missed are not made up for."""
+        if self._stop.done():
+            return
+        now_s = self._loop.time()
+        self._tick_at = max(self._tick_at + self.options.tick_s, now_s)
+        self._loop.call_at(self._tick_at, self._tick)
+        self.enter()
+        try:
+            self.node.tick()
+        except Exception as error:
+            self.fail(error)
+        self.schedule()
+        if now_s >= self._disk_checked_s + limits.DISK_CHECK_INTERVAL_S:
+            self._check_disk()
+        for connection in list(self.paused):
+            connection.flush()
+
+    def _check_disk(self) -> None:
+        self._disk_checked_s = self._loop.time()
+        self.node.free_disk(self.directory.free_bytes())
+
+    # Work beside the loop
+
+    def _off_loop(self, work: Callable[[], None], done: Callable[[], None]) -> None:
+        """Run what blocks in the disk's worker thread; a failure stops the node."""
+
+        def finished(error: BaseException | None) -> None:
+            if error is not None:
+                self.fail(error)
+            else:
+                done()
+
+        future = self._loop.run_in_executor(self._workers, work)
+        future.add_done_callback(lambda ended: finished(ended.exception()))
+
+    def _flush_store(self) -> None:
+        if self._flushing:
+            return
+        self._flushing = True
+
+        def done() -> None:
+            self._flushing = False
+
+        self._off_loop(self.store.flush, done)
+
+    def _prepare_segments(self) -> None:
+        if self._preparing:
+            return
+        preparation = self.node.log.preparation()
+        if preparation is None:
+            return
+        self._preparing = True
+
+        def done() -> None:
+            self._preparing = False
+            self.node.log.prepared(preparation)
+
+        self._off_loop(preparation.run, done)
+
+    # Connections
+
+    def _accept_client(self) -> asyncio.BaseProtocol:
+        if len(self._connections) >= self.options.connections:
+            return RefusedConnection()
+        connection = ClientConnection(self)
+        self._connections[connection] = None
+        return connection
+
+    def _accept_admin(self) -> asyncio.BaseProtocol:
+        if self._admins >= limits.ADMIN_CONNECTIONS:
+            return RefusedConnection()
+        self._admins += 1
+        connection = AdminConnection(self)
+        self._connections[connection] = None
+        return connection
+
+    def connection_lost(self, connection: Connection) -> None:
+        """Forget a connection whose socket is gone."""
+        self._connections.pop(connection, None)
+        self._unflushed.pop(connection, None)
+        self.paused.discard(connection)
+        if isinstance(connection, AdminConnection):
+            self._admins -= 1
+
+    def _dial(self) -> None:
+        """Have links to exactly the nodes of the config table."""
+        wanted = set(self.node.table.nodes) - {self.node.identity.node_id}
+        for node_id, channel in list(self._links):
+            if node_id not in wanted:
+                self._links.pop((node_id, channel)).close()
+        for node_id in sorted(wanted):
+            for channel in (hello.MAIN, hello.BULK):
+                if (node_id, channel) not in self._links:
+                    self._links[node_id, channel] = PeerLink(self, node_id, channel)
+
+
+async def _serve(options: NodeOptions, directory: DataDirectory) -> int:
+    server = Server(options, directory)
+    await server.start()
+    return await server.run()
+
+
+def run(options: NodeOptions) -> int:
+    """Serve one node until SIGTERM or SIGINT; the exit status of the process.
+
+    0 after a clean stop, 1 after a fatal error, 2 when the node cannot start
+    with its settings, directory, ports or disk.
+    """
+    try:
+        with open_directory(options.data_dir) as directory:
+            return uvloop.run(_serve(options, directory))
+    except (ConfigError, StorageError) as error:
+        logger.error("%s", error)
+        return EXIT_CONFIG

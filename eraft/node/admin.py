@@ -1,0 +1,91 @@
+"""The admin port: RESP commands for people and tools, JSON in the replies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from eraft import limits
+from eraft._impl import resp
+from eraft.errors import NotApplied, ProtocolError
+from eraft.metaserver import command
+from eraft.node.slots import Slot, SlotQueue
+from eraft.node.status import Status
+from eraft.types import BUCKETS
+
+if TYPE_CHECKING:
+    from eraft.node.node import Node
+
+_NO_LANES = bytes(BUCKETS)
+
+
+class AdminClient:
+    """An operator's connection: STATUS, META and PING, answered in order."""
+
+    def __init__(
+        self,
+        node: Node,
+        on_output: Callable[[], None],
+        on_close: Callable[[str, bool], None],
+    ) -> None:
+        self._node = node
+        self._on_close = on_close
+        self.slots = SlotQueue(on_output)
+        self.output_full = False
+        self._parser = resp.Parser(
+            resp.CommandTable({}, {}),
+            bytearray(_NO_LANES),
+            [None],
+            limits.ADMIN_COMMAND_BYTES,
+            limits.ADMIN_COMMAND_BYTES,
+            limits.COMMAND_ARGS,
+            limits.INLINE_SIZE_BYTES,
+        )
+
+    @property
+    def stopped(self) -> bool:
+        """Whether input has to wait; an operator's never does."""
+        return False
+
+    def resume(self) -> None:
+        """Nothing waits here."""
+
+    def receive(self, data: bytes | bytearray | memoryview) -> None:
+        """Bytes from the operator."""
+        items = self._parser.feed_and_parse(data, False)
+        while items:
+            for kind, subject, _ in items:
+                slot = self.slots.open(1, 2)
+                if kind == resp.ERROR:
+                    slot.refuse(subject)
+                    self._on_close("protocol error", False)
+                    return
+                self._execute(subject, slot)
+            items = self._parser.parse(False)
+
+    def _execute(self, args: list[bytes], slot: Slot) -> None:
+        name = args[0].upper()
+        if name == b"PING" and len(args) == 1:
+            slot.settle([resp.Simple(b"PONG")], 0)
+        elif name == b"STATUS" and len(args) == 1:
+            Status(self._node, lambda found: _answer(slot, {"ok": found})).start()
+        elif name == b"META":
+            try:
+                operation = command.parse(args[1:])
+            except (ProtocolError, NotApplied) as error:
+                _answer(slot, {"error": str(error)})
+                return
+            self._node.meta.request(operation, lambda found: _answer(slot, found))
+        else:
+            shown = args[0][:64].decode("ascii", "backslashreplace")
+            _answer(slot, {"error": f"unknown command '{shown}': try STATUS, META or PING"})
+
+
+def _answer(slot: Slot, found: dict[str, Any]) -> None:
+    if "error" in found:
+        text = str(found["error"]).replace("\r", " ").replace("\n", " ")
+        slot.refuse(resp.ReplyError(b"ERR " + text.encode()))
+    else:
+        slot.settle([orjson.dumps(found["ok"])], 0)

@@ -1,0 +1,231 @@
+"""One client connection without its socket: from bytes to admitted commands and ordered replies.
+
+Commands of a connection take effect in the order in which they were sent.
+Plain writes go to their group's lane inside the parser; a write waits until
+the reads before it are answered, and while a command is held (its bucket has
+no leader just now) nothing behind it is parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from eraft import limits
+from eraft._impl import resp
+from eraft.node import keyspace, local
+from eraft.node.reads import CommandRead, GetRun
+from eraft.node.replica import CLUSTER_DOWN
+from eraft.node.session import ReplyMode, Session
+from eraft.node.slots import Slot, SlotQueue
+from eraft.shardkv import admission, router
+from eraft.shardkv.specs import CommandSpec, Kind
+
+if TYPE_CHECKING:
+    from eraft.node.node import Node
+
+
+class Client:
+    """A connection's parser, session and replies.
+
+    `on_output` is called when replies begin to wait in `slots`, `on_close`
+    when the connection has to end (after the output has left).
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        session: Session,
+        on_output: Callable[[], None],
+        on_close: Callable[[str, bool], None],
+    ) -> None:
+        self.node = node
+        self.session = session
+        self.slots = SlotQueue(on_output)
+        self.closed = False
+        self.output_full = False
+        self._on_close = on_close
+        self._held: tuple[CommandSpec, list[bytes], float] | None = None
+        self._reads = 0
+        self._waits = False
+        self.parser = resp.Parser(
+            node.command_table,
+            node.admit,
+            node.lanes,
+            node.options.value_size_bytes,
+            limits.COMMAND_SIZE_BYTES,
+            limits.COMMAND_ARGS,
+            limits.INLINE_SIZE_BYTES,
+        )
+
+    # From the shell
+
+    @property
+    def stopped(self) -> bool:
+        """Whether input has to wait: the shell pauses reading while this is true."""
+        return self._waits or self.closed or len(self.slots) > limits.CLIENT_SLOTS
+
+    def receive(self, data: bytes | bytearray | memoryview) -> None:
+        """Bytes from the client."""
+        if self.closed:
+            return
+        if self._waits or self.output_full:
+            self.parser.feed(data)
+            return
+        self._handle(self.parser.feed_and_parse(data, self._reads > 0))
+        if self.parser.stopped:
+            self._go_on()
+
+    def resume(self) -> None:
+        """Something that this connection waited for has happened: go on where it stopped."""
+        if self.closed or self.output_full:
+            return
+        self._waits = False
+        if self._held is not None:
+            spec, args, deadline_s = self._held
+            self._held = None
+            self._command_on_keys(spec, args, deadline_s)
+        self._go_on()
+
+    def lost(self) -> None:
+        """The connection is gone; what was admitted takes effect all the same."""
+        self.closed = True
+        self._held = None
+
+    def close(self, why: str, at_once: bool = False) -> None:
+        """End the connection, by default once everything is answered and has left."""
+        if not self.closed:
+            self.closed = True
+            self._held = None
+            self._on_close(why, at_once)
+
+    # Commands
+
+    def _go_on(self) -> None:
+        parser = self.parser
+        while not self._waits and not self.closed and not self.output_full:
+            if parser.stopped == resp.READS_FIRST and self._reads:
+                self._waits = True
+                return
+            if parser.stopped == resp.LANE_FULL and self.node.wait_for_lane(self):
+                self._waits = True
+                return
+            items = parser.parse(self._reads > 0)
+            if not items and parser.stopped in (resp.NEED_DATA, resp.BROKEN):
+                return
+            self._handle(items)
+
+    def _handle(self, items: list[Any]) -> None:
+        for kind, subject, detail in items:
+            if kind == resp.WRITES:
+                self.node.shards[subject].enqueue(self._open(detail))
+            elif kind == resp.READS:
+                self._get(subject, detail)
+            elif kind == resp.COMMAND:
+                self._command(subject)
+            else:
+                self._open(1).refuse(subject)
+                self.close("protocol error: " + subject.decode("ascii", "backslashreplace"))
+
+    def _open(self, count: int) -> Slot:
+        session = self.session
+        muted = session.reply_mode is not ReplyMode.ON
+        if session.reply_mode is ReplyMode.SKIP:
+            session.reply_mode = ReplyMode.ON
+            self.parser.fast = True
+        return self.slots.open(count, session.protocol, muted)
+
+    def reply(self, value: Any) -> None:
+        """Answer the current command with a reply value."""
+        self._open(1).settle([value], 0)
+
+    def _get(self, ordinal: int, keys: list[bytes]) -> None:
+        shard = self.node.shards[ordinal]
+        self._reads += 1
+        slot = self._open(len(keys))
+        writing = len(self.slots) > self._reads
+        shard.read(GetRun(self, slot, keys, shard.machine.ownership_version, writing))
+
+    def read_done(self) -> None:
+        """A read of this connection has been answered."""
+        self._reads -= 1
+        if not self._reads and self._waits:
+            self.node.resume_later(self)
+
+    def read_split(self, more: int) -> None:
+        """A read goes on as several; each calls `read_done`."""
+        self._reads += more
+
+    def _command(self, args: list[bytes]) -> None:
+        try:
+            spec = admission.lookup(args)
+            self.node.count_command(spec.name)
+            if spec.kind is Kind.LOCAL:
+                self._local(args)
+            elif spec.kind is Kind.KEYSPACE:
+                self._keyspace(spec, args)
+            else:
+                deadline_s = self.node.now_s + limits.HOLD_NO_LEADER_S
+                self._command_on_keys(spec, admission.admit(spec, args), deadline_s)
+        except admission.CommandError as error:
+            self.reply(error.reply)
+
+    def _local(self, args: list[bytes]) -> None:
+        session = self.session
+        muted_before = session.reply_mode
+        value = local.execute(self.node.context, session, args)
+        if session.reply_mode is not muted_before:
+            self.parser.fast = session.reply_mode is ReplyMode.ON
+        if value is not local.SILENT:
+            self.reply(value)
+        if session.closing:
+            self.close("the client asked for it")
+
+    def _keyspace(self, spec: CommandSpec, args: list[bytes]) -> None:
+        args = admission.admit(spec, args)
+        if "write" in spec.flags and self._reads:
+            self._hold(spec, args, self.node.now_s + limits.ANSWER_DEADLINE_S)
+            return
+        self._reads += 1
+        keyspace.start(self, self._open(1), args)
+
+    def _command_on_keys(self, spec: CommandSpec, args: list[bytes], deadline_s: float) -> None:
+        """Admit a read or write of the keys of one bucket, or hold it."""
+        if spec.kind is Kind.KEYSPACE:
+            self._keyspace(spec, args)
+            return
+        write = spec.kind is Kind.WRITE
+        if write and self._reads:
+            self._hold(spec, args, deadline_s)
+            return
+        node = self.node
+        bucket = admission.bucket_of_command(spec, args)
+        decision = node.router.route(
+            bucket, node.now_s, write=write, readonly=self.session.readonly
+        )
+        if isinstance(decision, router.Serve):
+            shard = node.shard(decision.gid)
+            if not write:
+                self._reads += 1
+                slot = self._open(1)
+                writing = len(self.slots) > self._reads
+                shard.read(CommandRead(self, slot, args, bucket, writing))
+            elif (refusal := node.refuse_writes()) is not None:
+                self.reply(refusal)
+            elif shard.lane.full:
+                self._hold(spec, args, deadline_s)
+                node.wait_for_lane(self)
+            else:
+                shard.add(args, self._open(1))
+        elif isinstance(decision, router.Hold):
+            if node.now_s < deadline_s:
+                self._hold(spec, args, deadline_s)
+                node.hold(self)
+            else:
+                self.reply(CLUSTER_DOWN)
+        else:
+            self.reply(decision.reply)
+
+    def _hold(self, spec: CommandSpec, args: list[bytes], deadline_s: float) -> None:
+        self._held = (spec, args, deadline_s)
+        self._waits = True

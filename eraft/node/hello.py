@@ -1,0 +1,87 @@
+"""The greeting of a connection between two nodes.
+
+The node that dials says who it is and whom it means to reach; the other one
+answers in kind or with the reason why not, and hangs up.
+"""
+
+from dataclasses import dataclass
+
+import orjson
+
+from eraft._impl import frames
+from eraft.errors import ProtocolError
+from eraft.metaserver import operations, schema
+from eraft.metaserver.table import ConfigTable
+from eraft.storage.directory import Identity
+
+PEER_PROTOCOL = 1
+"""Version of the frames between nodes."""
+
+MAIN = 0
+BULK = 1
+"""The two connections to a peer: large entries do not hold up heartbeats."""
+
+
+@dataclass(slots=True, frozen=True)
+class Hello:
+    """Who dialled, and which of the two connections this is."""
+
+    node_id: int
+    channel: int
+
+
+def encode(identity: Identity, to: int, channel: int) -> bytes:
+    """The frame that a node sends first."""
+    body = {
+        "protocol": PEER_PROTOCOL,
+        "cluster_id": identity.cluster_id,
+        "node_id": identity.node_id,
+        "store_id": identity.store_id,
+        "to": to,
+        "channel": channel,
+    }
+    return frames.encode_frame(frames.HELLO, orjson.dumps(body))
+
+
+def refusal(why: str) -> bytes:
+    """The frame that tells a dialler why it is not let in."""
+    return frames.encode_frame(frames.HELLO, orjson.dumps({"error": why}))
+
+
+def check(body: bytes, identity: Identity, table: ConfigTable) -> Hello:
+    """The greeting of a node that dialled this one; ProtocolError says why it is refused."""
+    form = schema.mapping(schema.document(body, "greeting"), "greeting")
+    if "error" in form:
+        raise ProtocolError(f"the other node refused: {schema.short(form['error'])}")
+    protocol = form.get("protocol")
+    if protocol != PEER_PROTOCOL:
+        raise ProtocolError(
+            f"peer protocol {schema.short(protocol)}, this node speaks {PEER_PROTOCOL}"
+        )
+    found = schema.record(
+        form, "greeting", ("protocol", "cluster_id", "node_id", "store_id", "to", "channel")
+    )
+    if found["cluster_id"] != identity.cluster_id:
+        raise ProtocolError(
+            f"a node of cluster {schema.short(found['cluster_id'])}, "
+            f"this one is of {identity.cluster_id!r}"
+        )
+    if found["to"] != identity.node_id:
+        raise ProtocolError(
+            f"looks for node {schema.short(found['to'])}, this is node {identity.node_id}"
+        )
+    node_id = schema.integer(found["node_id"], "greeting: node_id", 1, schema.U32)
+    if node_id == identity.node_id:
+        raise ProtocolError(f"calls itself node {node_id}, as this one does")
+    known = table.nodes.get(node_id)
+    if known is not None and known.store_id and known.store_id != found["store_id"]:
+        raise ProtocolError(
+            f"node {node_id} comes with another store than the one it registered: "
+            "its directory was formatted again"
+        )
+    return Hello(node_id, schema.integer(found["channel"], "greeting: channel", MAIN, BULK))
+
+
+def request_id(body: bytes) -> str:
+    """The id of a metaserver request, for its answer."""
+    return operations.decode(body)[0]

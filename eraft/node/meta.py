@@ -1,0 +1,96 @@
+"""The metaserver's replica on this node, and how its operations are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from eraft import limits
+from eraft._impl import resp
+from eraft.errors import NotLeader, ProtocolError
+from eraft.metaserver import operations
+from eraft.metaserver.machine import MetaMachine, Reply
+from eraft.metaserver.operations import Query
+from eraft.metaserver.table import ConfigTable
+from eraft.node.replica import Replica
+
+if TYPE_CHECKING:
+    from eraft.node.node import Node
+
+OnAnswer = Callable[[dict[str, Any]], None]
+
+RETRY = {"retry": True}
+
+
+def answer(reply: Reply) -> dict[str, Any]:
+    """How a reply of the metaserver's state machine travels to its asker."""
+    return {"error": reply} if isinstance(reply, str) else {"ok": reply}
+
+
+class MetaReplica(Replica):
+    """Proposes each operation as an entry of its own; they are few."""
+
+    machine: MetaMachine
+
+    _table: ConfigTable | None = None
+
+    def request(self, body: bytes, on_answer: OnAnswer) -> None:
+        """An operation in its JSON form, from this node or another one."""
+        try:
+            _, operation = operations.decode(body)
+        except ProtocolError as error:
+            on_answer({"error": str(error)})
+            return
+        if not self.serving or len(self.pending) >= limits.PROPOSALS_PENDING:
+            on_answer(RETRY)
+        elif isinstance(operation, Query):
+            self.read(TableRead(operation, on_answer, self.node.now_s))
+        else:
+            try:
+                self.propose(body, [Answered(on_answer)])
+            except NotLeader:
+                on_answer(RETRY)
+        self.node.touch(self)
+
+    def after_apply(self) -> None:
+        super().after_apply()
+        table = self.machine.table(self.rows)
+        if table is not self._table:
+            self._table = table
+            self.node.adopt(table)
+
+
+class Answered:
+    """Hands the one reply of an operation to its asker."""
+
+    __slots__ = ("_on_answer", "count")
+
+    def __init__(self, on_answer: OnAnswer) -> None:
+        self.count = 1
+        self._on_answer = on_answer
+
+    def settle(self, replies: list[Any], start: int) -> None:
+        self._on_answer(answer(replies[start]))
+
+    def refuse(self, error: resp.ReplyError) -> None:
+        self._on_answer(RETRY)
+
+
+class TableRead:
+    """A linearizable read of one version of the config table."""
+
+    __slots__ = ("_on_answer", "_query", "after_writes", "barrier", "deadline_s")
+
+    def __init__(self, query: Query, on_answer: OnAnswer, now_s: float) -> None:
+        self._query = query
+        self._on_answer = on_answer
+        self.after_writes = False
+        self.barrier = 0
+        self.deadline_s = now_s + limits.ANSWER_DEADLINE_S
+
+    def serve(self, replica: MetaReplica) -> bool:
+        self._on_answer(answer(replica.machine.query(replica.rows, self._query)))
+        return True
+
+    def reroute(self, node: Node) -> None:
+        self._on_answer(RETRY)

@@ -1,0 +1,518 @@
+"""One node without I/O: its replicas, log, routing and connections, composed.
+
+The shell calls in with what happened (bytes, ticks, a durable log position)
+after telling the time with `at`, and calls `drain` once per turn of its event
+loop. Everything of all groups that has to become durable in a turn is one
+record, and everything for one peer is one frame.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+from eraft import limits
+from eraft._impl import frames, resp
+from eraft.errors import LogCompacted, ProtocolError, StoreStalled
+from eraft.metaserver.chain import VersionChain
+from eraft.metaserver.founding import founding_table
+from eraft.metaserver.operations import Register
+from eraft.metaserver.table import ConfigTable
+from eraft.node import hello
+from eraft.node.client import Client
+from eraft.node.context import Context
+from eraft.node.gossip import Gossip, Lead
+from eraft.node.groups import Groups
+from eraft.node.meta import MetaReplica
+from eraft.node.metaclient import MetaClient, encode_answer
+from eraft.node.options import NodeOptions
+from eraft.node.outputs import Outputs
+from eraft.node.reads import CommandRead, Job
+from eraft.node.replica import CLUSTER_DOWN, Replica
+from eraft.node.rerouted import Rerouted
+from eraft.node.session import Session
+from eraft.node.shard import ShardReplica
+from eraft.raft import Fetch
+from eraft.shardkv.router import Router
+from eraft.shardkv.specs import PLAIN_READS, PLAIN_WRITES
+from eraft.storage.directory import Identity
+from eraft.storage.recovery import Recovered
+from eraft.storage.state import ReplicaRows, StateStore
+from eraft.storage.wal import Item, WriteAheadLog
+from eraft.types import BUCKETS, METASERVER_GID, Message, NodeAddress
+
+logger = logging.getLogger("eraft.node")
+
+_NODE_GENERATION = 0
+
+
+class Node:
+    """The composition; one instance serves from start to stop of the process."""
+
+    def __init__(
+        self,
+        options: NodeOptions,
+        identity: Identity,
+        address: NodeAddress,
+        log: WriteAheadLog,
+        recovered: Recovered,
+        store: StateStore,
+        random: Random,
+        wall_ms: int,
+        now_s: float,
+    ) -> None:
+        self.options = options
+        self.identity = identity
+        self.address = address
+        self.log = log
+        self.store = store
+        self.random = random
+        self.wall_ms = wall_ms
+        self.now_s = now_s
+        self.quarantined = recovered.corrupt
+        self.disk_full = ""
+
+        self.command_table = resp.CommandTable(PLAIN_WRITES, PLAIN_READS)
+        self.admit = bytearray(BUCKETS)
+        self.lanes: list[resp.Lane | None] = [None]
+        self.shards: list[Any] = [None]
+
+        self.rows = ReplicaRows(store, _NODE_GENERATION)
+        self.chain = VersionChain(self.rows)
+        self.table = self.chain.latest() or founding_table(identity.metaserver)
+        self.router = Router(identity.node_id)
+        self.router.set_table(self.table)
+        self.gossip = Gossip(identity.node_id, self.send_frame)
+        self.meta = MetaClient(self)
+        self.context = Context(self)
+        self.sessions: dict[int, Client] = {}
+        self._session_count = 0
+
+        self._outputs = Outputs()
+        self._items: list[Item] = []
+        self._tokens: list[tuple[Replica, int]] = []
+        self._after: list[tuple[Replica, Sequence[Message]]] = []
+        self._flight: tuple[list[tuple[Replica, int]], list[Any]] | None = None
+        self._flight_since_s = 0.0
+        self._messages: dict[int, list[Message]] = {}
+        self._bulk: dict[int, list[Message]] = {}
+        self._dirty: dict[int, Replica] = {}
+        self._jobs: deque[Job] = deque()
+        self._resume: dict[int, Client] = {}
+        self._held: dict[int, Client] = {}
+        self._rerouted: list[Rerouted] = []
+        self._lane_waiters: list[Client] = []
+        self._stalled: dict[int, Replica] = {}
+        self._registering = False
+        self._leads_changed = False
+
+        self.replicas: dict[int, Replica] = {}
+        self._groups = Groups(self, recovered)
+        if not self.quarantined:
+            self._groups.restore()
+            self._groups.follow(self.table)
+        self._learn_peers()
+
+    # Time and inputs
+
+    def at(self, wall_ms: int, now_s: float) -> None:
+        """The time of what the shell tells next: wall clock and monotonic."""
+        self.wall_ms = wall_ms
+        self.now_s = now_s
+
+    def capped_wall_ms(self) -> int:
+        """The wall clock as far as the peers' clocks let this node believe it."""
+        return self.gossip.capped_wall_ms(self.wall_ms, self.now_s)
+
+    def tick(self) -> None:
+        """One tick of limits.TICK_S (or as configured)."""
+        self._watch_disk()
+        for replica in list(self.replicas.values()):
+            replica.tick()
+        self.meta.tick()
+        self._register()
+        if self._leads_changed or self.gossip.announcement_due(self.now_s):
+            self._announce()
+        self._route_again()
+        self._retry_stalled()
+
+    def _watch_disk(self) -> None:
+        """A node whose disk does not answer neither leads nor campaigns."""
+        limit_s = self.options.election_ticks * self.options.tick_s
+        stalled = self._flight is not None and self.now_s - self._flight_since_s > limit_s
+        for replica in self.replicas.values():
+            replica.raft.may_campaign = not stalled
+            if stalled and replica.leading:
+                logger.warning(
+                    "group %d: stepping down, the log has been waiting for the disk for %.1f s",
+                    replica.gid,
+                    self.now_s - self._flight_since_s,
+                )
+                replica.raft.step_down("the disk does not answer")
+                self.touch(replica)
+
+    def frame(self, node_id: int, kind: int, body: bytes) -> None:
+        """A frame from a connected node; ProtocolError names what is wrong with it."""
+        if kind == frames.RAFT:
+            version, messages = frames.decode_messages(body)
+            self.gossip.saw_version(node_id, version, self.table.version, self.now_s)
+            for message in messages:
+                self._step(node_id, message)
+        elif kind == frames.LEADS:
+            leads, version = self.gossip.heard(node_id, body, self.now_s)
+            self.gossip.saw_version(node_id, version, self.table.version, self.now_s)
+            self.heard_leads(node_id, leads)
+        elif kind == frames.TABLE_REQUEST:
+            self.gossip.table_requested(node_id, body, self.chain)
+        elif kind == frames.TABLE:
+            for table, before in self.gossip.table_received(node_id, body, self.table):
+                self._store_table(table, before)
+            self._table_changed()
+        elif kind == frames.META_REQUEST:
+            self._meta_request(node_id, body)
+        elif kind == frames.META_REPLY:
+            self.meta.answered(node_id, body)
+        else:
+            raise ProtocolError(f"frame of kind {kind} after the greeting")
+
+    def _step(self, node_id: int, message: Message) -> None:
+        replica = self.replicas.get(message.gid)
+        if replica is None or replica.members.get(message.sender) != node_id:
+            self.context.count("messages_refused")
+            return
+        if self.disk_full and message.entries:
+            return
+        try:
+            replica.step(message)
+        except ProtocolError as error:
+            self.context.count("messages_refused")
+            logger.warning("message from node %d refused: %s", node_id, error)
+
+    def peer_up(self, node_id: int) -> None:
+        """The connection to a node is there."""
+        self.gossip.peer(node_id).connected = True
+        self.router.link_up(node_id)
+        self._leads_changed = True
+        self.meta.leader_changed()
+
+    def peer_down(self, node_id: int) -> None:
+        """The connection to a node is gone."""
+        self.gossip.peer(node_id).connected = False
+        self.router.link_down(node_id)
+        for replica in self.replicas.values():
+            replica.node_unreachable(node_id)
+
+    def log_durable(self, position: int) -> None:
+        """The record handed out last is durable."""
+        self.log.durable(position)
+        if self._flight is None:
+            return
+        tokens, after = self._flight
+        self._flight = None
+        for replica, token in tokens:
+            replica.raft.persisted(token)
+            self.touch(replica)
+        for replica, messages in after:
+            replica.send_released(messages)
+        for replica in self.replicas.values():
+            self.touch(replica)
+
+    def free_disk(self, free_bytes: int) -> None:
+        """How much room the data directory's file system has."""
+        full = free_bytes < self.options.free_disk_bytes
+        if full != bool(self.disk_full):
+            self.disk_full = (
+                f"free disk space {free_bytes >> 20} MiB is below "
+                f"{self.options.free_disk_bytes >> 20} MiB on node {self.identity.node_id}"
+                if full
+                else ""
+            )
+            logger.warning("%s", self.disk_full or "there is room on the disk again")
+            for replica in self.replicas.values():
+                self.ownership_changed(replica)
+
+    # Connections
+
+    def connect(
+        self,
+        addr: str,
+        laddr: str,
+        on_output: Callable[[], None],
+        on_close: Callable[[str, bool], None],
+    ) -> Client:
+        """A new client connection."""
+        self._session_count += 1
+        session = Session(
+            id=self._session_count, addr=addr, laddr=laddr, created_s=self.now_s
+        )
+        client = Client(self, session, on_output, on_close)
+        self.sessions[session.id] = client
+        return client
+
+    def disconnect(self, client: Client) -> None:
+        """A client connection is gone."""
+        client.lost()
+        key = client.session.id
+        self.sessions.pop(key, None)
+        self._held.pop(key, None)
+        self._resume.pop(key, None)
+
+    def hold(self, client: Client) -> None:
+        """Ask the client again when routing may have changed."""
+        self._held[client.session.id] = client
+
+    def resume_later(self, client: Client) -> None:
+        """Let the client go on in the next turn."""
+        self._resume[client.session.id] = client
+
+    def wait_for_lane(self, client: Client) -> bool:
+        """Let the client go on once a full lane has been proposed."""
+        self._lane_waiters.append(client)
+        return True
+
+    def lane_drained(self) -> None:
+        """A lane that was full has room again."""
+        waiters, self._lane_waiters = self._lane_waiters, []
+        for client in waiters:
+            self.resume_later(client)
+
+    def again(self, client: Client, slot: Any, commands: list[list[bytes]]) -> None:
+        """Reads that a group could not serve after all: judge their buckets again."""
+        rerouted = Rerouted(client, slot, commands)
+        if not rerouted.retry(self):
+            self._rerouted.append(rerouted)
+
+    def refuse_writes(self) -> resp.ReplyError | None:
+        """Why this node takes no writes now, if so."""
+        if not self.disk_full:
+            return None
+        return resp.ReplyError(b"MISCONF eraft refuses writes: " + self.disk_full.encode())
+
+    def count_command(self, name: bytes) -> None:
+        """Count a command for INFO commandstats."""
+        self.context.count_command(name)
+
+    def shard(self, gid: int) -> ShardReplica:
+        """The local replica of a data group."""
+        replica = self.replicas[gid]
+        assert isinstance(replica, ShardReplica)
+        return replica
+
+    def start_job(self, job: Job) -> None:
+        """Advance a job by a slice each turn until it ends."""
+        self._jobs.append(job)
+
+    # From replicas
+
+    def touch(self, replica: Replica) -> None:
+        """The replica has something to do in this turn's drain."""
+        self._dirty[replica.gid] = replica
+
+    @property
+    def log_idle(self) -> bool:
+        """Whether the log writer would take a record at once."""
+        return self._flight is None
+
+    def persist(self, item: Item) -> None:
+        """Put an item into the next record."""
+        self._items.append(item)
+
+    def on_durable(self, replica: Replica, token: int) -> None:
+        """Tell the replica's core when the items so far are durable."""
+        self._tokens.append((replica, token))
+
+    def send_after(self, replica: Replica, messages: Sequence[Message]) -> None:
+        """Send these once everything handed out for the log so far is durable."""
+        if self._items:
+            self._after.append((replica, messages))
+        elif self._flight is not None:
+            self._flight[1].append((replica, messages))
+        else:
+            replica.send_released(messages)
+
+    def send(self, node_id: int, message: Message, bulk: bool) -> None:
+        """Put a message into this turn's frame for a node."""
+        if self.gossip.peer(node_id).connected:
+            queues = self._bulk if bulk else self._messages
+            queues.setdefault(node_id, []).append(message)
+
+    def send_frame(self, node_id: int, frame: bytes) -> None:
+        """Send an encoded frame to a node."""
+        self._outputs.frames.setdefault(node_id, []).append(frame)
+
+    def fetch(self, replica: Replica, fetch: Fetch) -> None:
+        """Read entries below the memory tail for a follower that is behind."""
+        try:
+            blob, _ = self.log.read(
+                replica.gid, fetch.first_index, replica.entries.last_index, fetch.limit_bytes
+            )
+        except LogCompacted as error:
+            logger.error("group %d: %s", replica.gid, error)
+            replica.raft.fetch_failed(fetch.replica_id)
+            return
+        replica.raft.fetched(fetch.replica_id, fetch.first_index, blob)
+
+    def write_behind(self, replica: Replica) -> None:
+        """Hand a replica's rows to the store; when it stalls, try again at the next tick."""
+        try:
+            replica.rows.write()
+        except StoreStalled:
+            self._stalled[replica.gid] = replica
+
+    def _retry_stalled(self) -> None:
+        stalled, self._stalled = self._stalled, {}
+        for replica in stalled.values():
+            self.write_behind(replica)
+
+    def lead_changed(self, replica: Replica) -> None:
+        """A replica's role or leader changed: tell the peers and route again."""
+        self._leads_changed = True
+
+    def ownership_changed(self, replica: Replica) -> None:
+        """Which buckets plain commands may be admitted for has changed."""
+        if isinstance(replica, ShardReplica):
+            admits = replica.serving and not self.disk_full
+            self.router.admit_table(self.admit, replica.ordinal, replica, admits)
+        self._leads_changed = True
+
+    # Who leads
+
+    def leader_of(self, gid: int) -> int:
+        """The node that leads a group as far as this node knows, else 0."""
+        return self.router.leader(gid, self.now_s)
+
+    def heard_leads(self, node_id: int, leads: Sequence[Lead]) -> None:
+        """A node leads these groups and no others."""
+        before = self.leader_of(METASERVER_GID)
+        self.router.note_leads(node_id, [(lead.gid, lead.term) for lead in leads], self.now_s)
+        if self.leader_of(METASERVER_GID) != before:
+            self.meta.leader_changed()
+        self._route_again()
+
+    def _announce(self) -> None:
+        self._leads_changed = False
+        leads = [
+            Lead(replica.gid, replica.raft.term)
+            for replica in self.replicas.values()
+            if replica.serving
+        ]
+        self.gossip.announce(leads, self.table.version, self.wall_ms, self.now_s)
+        self.heard_leads(self.identity.node_id, leads)
+
+    def _route_again(self) -> None:
+        """Routing may have changed: ask everybody again who is held."""
+        if self._held:
+            held, self._held = self._held, {}
+            for client in held.values():
+                client.resume()
+        if self._rerouted:
+            rerouted, self._rerouted = self._rerouted, []
+            self._rerouted += [item for item in rerouted if not item.retry(self)]
+
+    # The config table
+
+    def adopt(self, table: ConfigTable) -> None:
+        """A version that the metaserver's replica on this node has applied."""
+        if table.version > self.table.version:
+            before = self.table if table.version == self.table.version + 1 else None
+            self._store_table(table, before)
+            self._table_changed()
+
+    def _store_table(self, table: ConfigTable, before: ConfigTable | None) -> None:
+        if before is not None and self.chain.newest != before.version:
+            before = None
+        self.chain.append(table, before)
+        self.table = table
+
+    def _table_changed(self) -> None:
+        table = self.table
+        self.rows.write()
+        self._outputs.flush = True
+        logger.info("config table: version %d", table.version)
+        self.router.set_table(table)
+        self._learn_peers()
+        if not self.quarantined:
+            self._groups.follow(table)
+        self._leads_changed = True
+
+    def _learn_peers(self) -> None:
+        for node_id in self.table.nodes:
+            if node_id != self.identity.node_id:
+                self.gossip.peer(node_id)
+        self._outputs.peers_changed = True
+
+    def _register(self) -> None:
+        """Tell the metaserver this node's store and addresses until the table has them."""
+        if self._registering or self.table.nodes.get(self.identity.node_id) == self.address:
+            return
+        self._registering = True
+        address = self.address
+        self.meta.request(
+            Register(
+                address.node_id, address.store_id, address.client, address.peer, address.admin
+            ),
+            self._registered,
+        )
+
+    def _registered(self, answer: dict[str, Any]) -> None:
+        self._registering = False
+        if "error" in answer:
+            logger.error("the metaserver refused this node: %s", answer["error"])
+
+    def meta_requested(self, body: bytes, on_answer: Callable[[dict[str, Any]], None]) -> None:
+        """A request to the metaserver whose leader should be here."""
+        replica = self.replicas.get(METASERVER_GID)
+        if isinstance(replica, MetaReplica):
+            replica.request(body, on_answer)
+        else:
+            on_answer({"retry": True})
+
+    def _meta_request(self, node_id: int, body: bytes) -> None:
+        request_id = hello.request_id(body)
+        self.meta_requested(
+            body, lambda answer: self.send_frame(node_id, encode_answer(request_id, answer))
+        )
+
+    # One turn
+
+    def drain(self) -> Outputs:
+        """Do what this turn's events ask for; the shell carries out what is returned."""
+        self._advance_jobs()
+        while self._dirty or self._resume:
+            resume, self._resume = self._resume, {}
+            for client in resume.values():
+                client.resume()
+            dirty, self._dirty = self._dirty, {}
+            for replica in dirty.values():
+                replica.drain()
+            if self._dirty and all(gid in dirty for gid in self._dirty):
+                self._outputs.again = True
+                break
+        if self._leads_changed:
+            self._announce()
+        outputs = self._outputs
+        self._outputs = Outputs()
+        version = self.table.version
+        for node_id, messages in self._messages.items():
+            frame = frames.encode_messages(version, messages)
+            outputs.frames.setdefault(node_id, []).append(frame)
+        for node_id, messages in self._bulk.items():
+            outputs.bulk.setdefault(node_id, []).append(frames.encode_messages(version, messages))
+        self._messages = {}
+        self._bulk = {}
+        if self._items and self._flight is None:
+            outputs.record = self.log.append(self._items)
+            self._flight = (self._tokens, self._after)
+            self._flight_since_s = self.now_s
+            self._items, self._tokens, self._after = [], [], []
+        outputs.again = outputs.again or bool(self._jobs or self._resume)
+        return outputs
+
+    def _advance_jobs(self) -> None:
+        for _ in range(len(self._jobs)):
+            job = self._jobs.popleft()
+            if job.advance():
+                self._jobs.append(job)

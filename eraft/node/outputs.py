@@ -1,0 +1,23 @@
+"""What a turn of the node asks the shell to do."""
+
+from dataclasses import dataclass, field
+
+from eraft.storage.wal import WriteRequest
+
+
+@dataclass(slots=True)
+class Outputs:
+    """Everything that one turn produced.
+
+    `frames` and `bulk` hold encoded frames per node id, in order, for the two
+    connections to that node. `record` is to be written and made durable by
+    the log writer, which answers with `Node.log_durable`. `again` asks for
+    another turn soon: work was cut at the limit of this one.
+    """
+
+    frames: dict[int, list[bytes]] = field(default_factory=dict)
+    bulk: dict[int, list[bytes]] = field(default_factory=dict)
+    record: WriteRequest | None = None
+    again: bool = False
+    peers_changed: bool = False
+    flush: bool = False

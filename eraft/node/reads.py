@@ -1,0 +1,167 @@
+"""The kinds of reads that wait for a confirmed position of a group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
+
+from eraft import limits
+from eraft._impl import batch, resp
+from eraft.node.replica import CLUSTER_DOWN
+from eraft.shardkv.machine import ClockBehind
+
+if TYPE_CHECKING:
+    from eraft.node.client import Client
+    from eraft.node.node import Node
+    from eraft.node.shard import ShardReplica
+    from eraft.node.slots import Slot
+
+_ROWS_PER_FETCH = 64
+_KEY_OFFSET = 11
+"""Where the key starts in a DATA row key: after generation, kind, bucket and hash."""
+
+
+class ReadBase:
+    """What all reads of a client have: their slot and by when they have to be answered."""
+
+    __slots__ = ("after_writes", "barrier", "client", "deadline_s", "slot")
+
+    def __init__(self, client: Client, slot: Slot, after_writes: bool) -> None:
+        self.client = client
+        self.slot = slot
+        self.after_writes = after_writes
+        self.barrier = 0
+        self.deadline_s = client.node.now_s + limits.ANSWER_DEADLINE_S
+
+    def _answer(self, data: bytes) -> None:
+        self.slot.fill(data)
+        self.client.read_done()
+
+    def _refuse(self, error: resp.ReplyError) -> None:
+        self.slot.refuse(error)
+        self.client.read_done()
+
+
+class GetRun(ReadBase):
+    """A run of plain GETs of one connection; `keys` are the row keys of its group."""
+
+    __slots__ = ("keys", "ownership", "wall_ms")
+
+    def __init__(
+        self, client: Client, slot: Slot, keys: list[bytes], ownership: int, after_writes: bool
+    ) -> None:
+        super().__init__(client, slot, after_writes)
+        self.keys = keys
+        self.ownership = ownership
+        self.wall_ms = 0
+
+    def serve(self, replica: ShardReplica) -> bool:
+        machine = replica.machine
+        if machine.ownership_version != self.ownership:
+            self.reroute(replica.node)
+            return True
+        if not self.wall_ms:
+            self.wall_ms = replica.node.capped_wall_ms()
+        get_many = replica.rows.get_many
+        keys = self.keys
+        parts: list[bytes] = []
+        size_bytes = 0
+        for start in range(0, len(keys), _ROWS_PER_FETCH):
+            rows = get_many(keys[start : start + _ROWS_PER_FETCH])
+            data = batch.encode_values(
+                rows, 0, len(rows), machine.clock_ms, self.wall_ms, self.slot.protocol
+            )
+            if data is None:
+                return False
+            parts.append(data)
+            size_bytes += len(data)
+            if size_bytes > limits.CLIENT_OUTPUT_BYTES:
+                self.client.close("its replies exceed the output buffer limit", at_once=True)
+                return True
+        self._answer(parts[0] if len(parts) == 1 else b"".join(parts))
+        return True
+
+    def reroute(self, node: Node) -> None:
+        """Judge every key again, as commands of their own, in one slot's order."""
+        node.again(self.client, self.slot, [[b"GET", key[_KEY_OFFSET:]] for key in self.keys])
+
+
+class CommandRead(ReadBase):
+    """Any other read of the keys of one bucket."""
+
+    __slots__ = ("args", "bucket", "wall_ms")
+
+    def __init__(
+        self, client: Client, slot: Slot, args: list[bytes], bucket: int, after_writes: bool
+    ) -> None:
+        super().__init__(client, slot, after_writes)
+        self.args = args
+        self.bucket = bucket
+        self.wall_ms = 0
+
+    def serve(self, replica: ShardReplica) -> bool:
+        machine = replica.machine
+        if not machine.serves(self.bucket):
+            self.reroute(replica.node)
+            return True
+        if not self.wall_ms:
+            self.wall_ms = replica.node.capped_wall_ms()
+        try:
+            reply = machine.read(self.args, machine.clock_ms, self.wall_ms)
+        except ClockBehind:
+            return False
+        self._answer(resp.encode([reply], 0, 1, self.slot.protocol))
+        return True
+
+    def reroute(self, node: Node) -> None:
+        node.again(self.client, self.slot, [self.args])
+
+
+class Scan(ReadBase):
+    """A read position of one group for something that walks over its rows in slices.
+
+    `start` is called once the position is confirmed and applied; when it
+    cannot be, `lost` is.
+    """
+
+    __slots__ = ("lost", "start")
+
+    def __init__(
+        self,
+        client: Client,
+        slot: Slot,
+        start: Callable[[ShardReplica], None],
+        lost: Callable[[], None],
+    ) -> None:
+        super().__init__(client, slot, True)
+        self.start = start
+        self.lost = lost
+
+    def serve(self, replica: ShardReplica) -> bool:
+        self.start(replica)
+        return True
+
+    def reroute(self, node: Node) -> None:
+        self.lost()
+
+
+class Job:
+    """A generator that is advanced one slice a turn; `done` gets what it returns."""
+
+    __slots__ = ("done", "slices")
+
+    def __init__(self, slices: Generator[None, None, Any], done: Callable[[Any], None]) -> None:
+        self.slices = slices
+        self.done = done
+
+    def advance(self) -> bool:
+        """Do one slice; False when it was the last."""
+        try:
+            next(self.slices)
+        except StopIteration as stop:
+            self.done(stop.value)
+            return False
+        return True
+
+
+__all__ = ["CLUSTER_DOWN", "CommandRead", "GetRun", "Job", "ReadBase", "Scan"]

@@ -1,0 +1,407 @@
+"""One group's member on this node: consensus, log, state machine and who waits for what.
+
+What every group has is here; `ShardReplica` and `MetaReplica` add how their
+commands and reads look.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any, Protocol
+
+from eraft import limits
+from eraft._impl import log, resp
+from eraft.errors import NotLeader, StorageError
+from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
+from eraft.storage.machine import StateMachine
+from eraft.storage.state import ReplicaRows
+from eraft.storage.wal import EntriesItem, HardStateItem
+from eraft.types import EntryKind, GroupState, HardState, Message, MessageKind
+
+if TYPE_CHECKING:
+    from eraft.node.node import Node
+
+logger = logging.getLogger("eraft.replica")
+
+OUTCOME_UNKNOWN = resp.ReplyError(b"TIMEOUT outcome unknown")
+NOT_APPLIED = resp.ReplyError(b"TRYAGAIN The write was not executed, the leader has changed")
+CLUSTER_DOWN = resp.ReplyError(b"CLUSTERDOWN The cluster is down")
+
+
+class Waiter(Protocol):
+    """Somebody who waits for the replies of `count` consecutive commands of an entry."""
+
+    count: int
+
+    def settle(self, replies: list[Any], start: int) -> None:
+        """The replies are `replies[start:start + count]`."""
+
+    def refuse(self, error: resp.ReplyError) -> None:
+        """There will be no reply but this error; a later answer is ignored."""
+
+
+@dataclass(slots=True)
+class Proposal:
+    """An entry that this replica proposed, until an entry is committed at its index."""
+
+    index: int
+    term: int
+    deadline_s: float
+    waiters: Sequence[Waiter]
+
+    def settle(self, replies: list[Any]) -> None:
+        start = 0
+        for waiter in self.waiters:
+            waiter.settle(replies, start)
+            start += waiter.count
+
+    def refuse(self, error: resp.ReplyError) -> None:
+        for waiter in self.waiters:
+            waiter.refuse(error)
+
+
+class Read(Protocol):
+    """Somebody who waits for a confirmed and applied read position.
+
+    `after_writes` asks that everything which this replica has taken in so far
+    is applied first; `barrier` is then the index where that ends.
+    """
+
+    after_writes: bool
+    barrier: int
+    deadline_s: float
+
+    def serve(self, replica: Any) -> bool:
+        """Answer from applied state; False when the log's clock has to pass first."""
+
+    def reroute(self, node: Node) -> None:
+        """This replica cannot serve it any more; nothing was executed."""
+
+
+class Replica:
+    """A Raft group's member together with its state machine.
+
+    The node drains it once per turn of the event loop: `propose` what has
+    gathered, then hand over what the core wants done.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        state: GroupState,
+        hard_state: HardState,
+        entries: log.EntryLog,
+        rows: ReplicaRows,
+        machine: StateMachine,
+    ) -> None:
+        self.node = node
+        self.gid = state.gid
+        self.replica_id = state.replica_id
+        self.members = {member.replica_id: member.node_id for member in state.members}
+        self.entries = entries
+        self.rows = rows
+        self.machine = machine
+        self.applied, self.applied_term, _ = rows.applied()
+        options = node.options
+        self.raft = RaftGroup(
+            Config(
+                gid=state.gid,
+                replica_id=state.replica_id,
+                conf=state.conf,
+                election_ticks=options.election_ticks,
+                heartbeat_ticks=options.heartbeat_ticks,
+                append_limit_bytes=limits.APPEND_SIZE_BYTES,
+                appends_in_flight=limits.APPENDS_IN_FLIGHT,
+                random=Random(node.random.getrandbits(64)),
+            ),
+            hard_state,
+            entries,
+            applied=self.applied,
+        )
+        self.pending: deque[Proposal] = deque()
+        self._collecting: list[Read] = []
+        self._behind_writes: list[Read] = []
+        self._asked: dict[int, list[Read]] = {}
+        self._confirmed: deque[tuple[int, list[Read]]] = deque()
+        self._apply_to = self.applied
+        self._bulk_until: dict[int, int] = {}
+        self.serving = False
+
+    # Inputs
+
+    def tick(self) -> None:
+        """One tick of the election and heartbeat timers, and the deadlines of who waits."""
+        self.raft.tick()
+        now_s = self.node.now_s
+        for proposal in self.pending:
+            if proposal.deadline_s > now_s:
+                break
+            if proposal.waiters:
+                proposal.refuse(OUTCOME_UNKNOWN)
+                proposal.waiters = ()
+        self._expire_reads(now_s)
+        self.node.touch(self)
+
+    def step(self, message: Message) -> None:
+        """A message from another replica; ProtocolError when it is not from this group."""
+        self.raft.step(message)
+        if message.kind == MessageKind.APPEND_REPLY and self._bulk_until:
+            until = self._bulk_until.get(message.sender, 0)
+            if until and message.index >= until:
+                del self._bulk_until[message.sender]
+        self.node.touch(self)
+
+    def node_unreachable(self, node_id: int) -> None:
+        """The connection to that node broke: what is in flight to it may be lost."""
+        for replica_id, home in self.members.items():
+            if home == node_id and replica_id != self.replica_id:
+                self.raft.unreachable(replica_id)
+                self._bulk_until.pop(replica_id, None)
+        self.node.touch(self)
+
+    def read(self, read: Read) -> None:
+        """Serve `read` at a position that is confirmed after now."""
+        if read.after_writes:
+            read.after_writes = False
+            if self.gathering:
+                self._behind_writes.append(read)
+                return
+            if self.pending:
+                read.barrier = self.pending[-1].index
+        self._collecting.append(read)
+        self.node.touch(self)
+
+    @property
+    def gathering(self) -> bool:
+        """Whether something waits for the next entry; for the subclass."""
+        return False
+
+    @property
+    def clock_ms(self) -> int:
+        """The state machine's clock, for the subclass that has one."""
+        return 0
+
+    @property
+    def leader_node(self) -> int:
+        """The node id of the leader that this replica follows, 0 when it knows none."""
+        return self.members.get(self.raft.leader_id, 0)
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica leads its group; it answers only once it is `serving` too."""
+        return self.raft.role is Role.LEADER
+
+    # One turn
+
+    def drain(self) -> None:
+        """Propose what has gathered and hand over everything that the core wants done."""
+        if self.node.log_idle and self.leading and len(self.pending) < limits.PROPOSALS_PENDING:
+            self.propose_gathered()
+        if self._collecting:
+            self._ask_reads()
+        while self.raft.has_ready():
+            self._handle(self.raft.ready())
+        if self._apply_to > self.applied:
+            self._apply_slice()
+        if self._confirmed:
+            self._serve_reads()
+
+    def propose_gathered(self) -> None:
+        """Make one entry of what has gathered since the last one; for the subclass."""
+
+    def propose(self, payload: bytes, waiters: Sequence[Waiter]) -> int:
+        """Append an entry as leader and remember who waits for its replies."""
+        index = self.raft.propose(payload)
+        deadline_s = self.node.now_s + limits.ANSWER_DEADLINE_S
+        self.pending.append(Proposal(index, self.raft.term, deadline_s, waiters))
+        for read in self._behind_writes:
+            read.barrier = index
+            self._collecting.append(read)
+        self._behind_writes.clear()
+        return index
+
+    def _handle(self, ready: Ready) -> None:
+        node = self.node
+        if ready.token:
+            if ready.hard_state is not None:
+                node.persist(HardStateItem(self.gid, ready.hard_state))
+            if ready.entries:
+                node.persist(EntriesItem(self.gid, ready.first_index, ready.entries))
+            node.on_durable(self, ready.token)
+        for message in ready.messages:
+            self._send(message)
+        if ready.after:
+            node.send_after(self, ready.after)
+        if ready.apply is not None:
+            self._apply_to = ready.apply[1]
+        for fetch in ready.fetches:
+            node.fetch(self, fetch)
+        for change in ready.role_changes:
+            self._role_changed(change)
+        for ticket, index in ready.reads:
+            self._confirmed.append((index, self._asked.pop(ticket)))
+        for ticket in ready.lost_reads:
+            self._reroute(self._asked.pop(ticket))
+
+    def _send(self, message: Message) -> None:
+        bulk = False
+        if message.kind == MessageKind.APPEND:
+            size_bytes = len(message.entries)
+            # A small append must not overtake a big one on the other
+            # connection: it would be refused and everything sent again.
+            bulk = size_bytes > limits.PEER_BULK_BYTES or message.to in self._bulk_until
+            if bulk and size_bytes:
+                self._bulk_until[message.to] = message.index + 1
+        self.node.send(self.members[message.to], message, bulk)
+
+    def send_released(self, messages: Sequence[Message]) -> None:
+        """Send messages that had to wait until the log was durable."""
+        for message in messages:
+            self._send(message)
+
+    # Applying
+
+    def _apply_slice(self) -> None:
+        """Apply entries up to the limit of one turn."""
+        index = self.applied
+        budget_bytes = limits.APPLY_SLICE_BYTES
+        term = self.applied_term
+        rows = self.rows
+        while index < self._apply_to and budget_bytes > 0:
+            index += 1
+            term, kind, payload = self._entry(index)
+            budget_bytes -= len(payload)
+            proposal = None
+            if self.pending and self.pending[0].index <= index:
+                proposal = self.pending.popleft()
+            replies: list[Any] | None = None
+            if proposal is not None and proposal.term == term and proposal.waiters:
+                replies = []
+            if kind == EntryKind.COMMANDS:
+                self.machine.apply(rows, index, term, payload, replies)
+            if proposal is not None:
+                if replies is not None:
+                    self.settle(proposal, replies)
+                elif proposal.term != term:
+                    proposal.refuse(NOT_APPLIED)
+        self.applied, self.applied_term = index, term
+        rows.set_applied(index, term, self.clock_ms)
+        self.raft.applied_to(index)
+        if rows.pending >= limits.WRITE_BEHIND_ROWS or rows.size_hint >= limits.WRITE_BEHIND_BYTES:
+            self.node.write_behind(self)
+        self._trim()
+        if self._apply_to > index:
+            self.node.touch(self)
+        self.after_apply()
+
+    def settle(self, proposal: Proposal, replies: list[Any]) -> None:
+        """Hand the replies of an applied entry to those who wait for them."""
+        proposal.settle(replies)
+
+    def after_apply(self) -> None:
+        """A range has been applied; for the subclass."""
+        if not self.serving and self.leading and self.applied_term == self.raft.term:
+            self.serving = True
+            self.serving_changed()
+
+    def _entry(self, index: int) -> tuple[int, int, bytes]:
+        entries = self.entries
+        if index >= entries.first_index:
+            return entries.term(index), entries.kind(index), entries.payload(index)
+        blob, _ = self.node.log.read(self.gid, index, index, 0)
+        size, kind, term = log.ENTRY_HEADER.unpack_from(blob)
+        return term, kind, blob[log.ENTRY_HEADER_BYTES : log.ENTRY_HEADER_BYTES + size]
+
+    def _trim(self) -> None:
+        """Keep the tail in memory within its limit; older entries are read from the log."""
+        entries = self.entries
+        tail_bytes = self.node.options.log_tail_bytes
+        while entries.size_bytes > tail_bytes:
+            last = min(self.applied, self.raft.durable_index, entries.first_index + 255)
+            if last < entries.first_index:
+                return
+            entries.compact(last)
+
+    # Roles
+
+    def _role_changed(self, change: RoleChange) -> None:
+        leader_node = self.members.get(change.leader_id, 0)
+        logger.info(
+            "group %d: replica %d is %s in term %d%s: %s",
+            self.gid,
+            self.replica_id,
+            change.role.name.lower(),
+            change.term,
+            f", the leader is on node {leader_node}" if leader_node else "",
+            change.why,
+        )
+        serving = change.role is Role.LEADER and self.applied_term == change.term
+        if serving != self.serving:
+            self.serving = serving
+            self.serving_changed()
+        if change.role is not Role.LEADER:
+            self._reroute(self._collecting)
+            self._reroute(self._behind_writes)
+        self.node.lead_changed(self)
+
+    def serving_changed(self) -> None:
+        """Whether this replica answers as leader has changed; for the subclass."""
+
+    # Reads
+
+    def _ask_reads(self) -> None:
+        reads, self._collecting = self._collecting, []
+        if self.leading:
+            try:
+                self._asked[self.raft.read_index()] = reads
+                return
+            except NotLeader:
+                pass
+        self._reroute(reads)
+
+    def _serve_reads(self) -> None:
+        """Serve what is confirmed, and applied up to where it was confirmed."""
+        confirmed = self._confirmed
+        while confirmed and confirmed[0][0] <= self.applied:
+            _, reads = confirmed.popleft()
+            for read in reads:
+                if read.barrier > self.applied:
+                    self._confirm_later(read)
+                elif not self.serving:
+                    read.reroute(self.node)
+                elif not read.serve(self):
+                    self.want_clock()
+                    read.after_writes = True
+                    self.read(read)
+
+    def _confirm_later(self, read: Read) -> None:
+        """Queue a read by its barrier; it waits longer than some that were asked after it."""
+        confirmed = self._confirmed
+        place = len(confirmed)
+        while place and confirmed[place - 1][0] > read.barrier:
+            place -= 1
+        confirmed.insert(place, (read.barrier, [read]))
+
+    def want_clock(self) -> None:
+        """Bring the log's clock forward by an entry; for the subclass."""
+
+    def _reroute(self, reads: list[Read]) -> None:
+        """Let others serve what this replica cannot; empties the list."""
+        lost = reads[:]
+        reads.clear()
+        for read in lost:
+            read.reroute(self.node)
+
+    def _expire_reads(self, now_s: float) -> None:
+        """Answer reads whose deadline has passed, wherever they wait."""
+        waiting = [self._behind_writes, *self._asked.values()]
+        waiting += [reads for _, reads in self._confirmed]
+        for reads in waiting:
+            if reads and reads[0].deadline_s <= now_s:
+                late = [read for read in reads if read.deadline_s <= now_s]
+                reads[:] = [read for read in reads if read.deadline_s > now_s]
+                self._reroute(late)

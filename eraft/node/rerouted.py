@@ -1,0 +1,91 @@
+"""Reads that were admitted to a group which then could not serve them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eraft import limits
+from eraft._impl import resp
+from eraft.node.reads import CommandRead
+from eraft.node.replica import CLUSTER_DOWN
+from eraft.shardkv import admission, router
+from eraft.shardkv.specs import COMMANDS
+
+if TYPE_CHECKING:
+    from eraft.node.client import Client
+    from eraft.node.node import Node
+    from eraft.node.slots import Slot
+
+
+class Rerouted:
+    """The commands of one slot, judged again until each can be served, redirected or refused."""
+
+    def __init__(self, client: Client, slot: Slot, commands: list[list[bytes]]) -> None:
+        self._client = client
+        self._slot = slot
+        self._commands = commands
+        self._deadline_s = client.node.now_s + limits.HOLD_NO_LEADER_S
+
+    def retry(self, node: Node) -> bool:
+        """Judge again; False while some bucket still has nobody to serve it."""
+        late = node.now_s >= self._deadline_s
+        decisions = []
+        for args in self._commands:
+            bucket = admission.bucket_of_command(COMMANDS[args[0]], args)
+            decision = node.router.route(
+                bucket, node.now_s, write=False, readonly=self._client.session.readonly
+            )
+            if isinstance(decision, router.Hold) and not late:
+                return False
+            decisions.append((bucket, decision))
+        self._client.read_split(len(decisions) - 1)
+        parts = _Parts(self._slot, len(decisions))
+        for place, (args, (bucket, decision)) in enumerate(
+            zip(self._commands, decisions, strict=True)
+        ):
+            part = _Part(parts, place)
+            if isinstance(decision, router.Serve):
+                read = CommandRead(self._client, part, args, bucket, False)
+                node.shard(decision.gid).read(read)
+                continue
+            part.refuse(CLUSTER_DOWN if isinstance(decision, router.Hold) else decision.reply)
+            self._client.read_done()
+        return True
+
+
+class _Parts:
+    """Joins the replies of several commands in the slot that was theirs together."""
+
+    def __init__(self, slot: Slot, count: int) -> None:
+        self.slot = slot
+        self._parts: list[bytes] = [b""] * count
+        self._missing = count
+
+    def fill(self, place: int, data: bytes) -> None:
+        self._parts[place] = data
+        self._missing -= 1
+        if not self._missing:
+            self.slot.fill(b"".join(self._parts))
+
+
+class _Part:
+    """One command's place in a slot, answered like a slot of its own."""
+
+    count = 1
+
+    def __init__(self, parts: _Parts, place: int) -> None:
+        self._parts = parts
+        self._place = place
+        self.protocol = parts.slot.protocol
+        self.data: bytes | None = None
+
+    def settle(self, replies: list[Any], start: int) -> None:
+        self.fill(resp.encode(replies, start, start + 1, self.protocol))
+
+    def refuse(self, error: resp.ReplyError) -> None:
+        self.settle([error], 0)
+
+    def fill(self, data: bytes) -> None:
+        if self.data is None:
+            self.data = data
+            self._parts.fill(self._place, data)

@@ -1,0 +1,149 @@
+"""A data group's replica: the lane of its next entry, its reads and its expiry."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eraft import limits
+from eraft._impl import batch, resp
+from eraft.node.replica import CLUSTER_DOWN, Proposal, Replica, Waiter
+from eraft.shardkv.machine import ShardMachine
+from eraft.types import EntryKind
+
+if TYPE_CHECKING:
+    from eraft.node.slots import Slot
+
+TICK = (b"_TICK",)
+
+
+class ShardReplica(Replica):
+    """Admits commands of its buckets into a lane; each turn's lane becomes one entry."""
+
+    machine: ShardMachine
+
+    def open_lane(self, ordinal: int) -> None:
+        """Take a place in the table of lanes that the parsers of all connections use."""
+        self.ordinal = ordinal
+        self.lane = resp.Lane(self.rows.data_prefix, limits.ENTRY_TARGET_BYTES)
+        self._waiters: list[Waiter] = []
+        self._lane_since_s = 0.0
+        self._last_ts_ms = 0
+        self._ownership = -1
+        self._expire_asked = 0
+
+    @property
+    def clock_ms(self) -> int:
+        return self.machine.clock_ms
+
+    # Router's view
+
+    def state(self, bucket: int) -> int:
+        """The state of a bucket in applied state."""
+        return self.machine.states[bucket]
+
+    # Writes
+
+    def enqueue(self, waiter: Waiter) -> None:
+        """`waiter.count` commands have just been appended to the lane."""
+        if not self._waiters:
+            self._lane_since_s = self.node.now_s
+            self.node.touch(self)
+        self._waiters.append(waiter)
+
+    def add(self, args: list[bytes], waiter: Waiter) -> None:
+        """Append one command, in the form that the log keeps, to the lane."""
+        self.lane.add(args)
+        self.enqueue(waiter)
+
+    @property
+    def gathering(self) -> bool:
+        return bool(self.lane.count)
+
+    def propose_gathered(self) -> None:
+        if not self.lane.count:
+            return
+        full = self.lane.full
+        waiters, self._waiters = self._waiters, []
+        self._last_ts_ms = max(self._last_ts_ms, self.node.capped_wall_ms())
+        self.propose(self.lane.take(self._last_ts_ms), waiters)
+        if full:
+            self.node.lane_drained()
+
+    def want_clock(self) -> None:
+        if not self.lane.count:
+            self.lane.add(TICK)
+            self.enqueue(NOBODY)
+
+    def tick(self) -> None:
+        if self._waiters and self.node.now_s - self._lane_since_s > limits.HOLD_NO_LEADER_S:
+            self._refuse_lane()
+        if self.serving:
+            self._propose_housekeeping()
+        super().tick()
+
+    def _refuse_lane(self) -> None:
+        """What is in the lane was never proposed: refuse it, certainly not executed."""
+        full = self.lane.full
+        waiters, self._waiters = self._waiters, []
+        self.lane.clear()
+        for waiter in waiters:
+            waiter.refuse(CLUSTER_DOWN)
+        self._reroute(self._behind_writes)
+        if full:
+            self.node.lane_drained()
+
+    # Roles and ownership
+
+    def serving_changed(self) -> None:
+        if self.serving:
+            self._last_ts_ms = self.machine.clock_ms
+        else:
+            self._refuse_lane()
+        self.node.ownership_changed(self)
+
+    def after_apply(self) -> None:
+        super().after_apply()
+        if self.machine.ownership_version != self._ownership:
+            self._ownership = self.machine.ownership_version
+            self.node.ownership_changed(self)
+
+    def _propose_housekeeping(self) -> None:
+        """What the leader proposes by itself: ownership at the opening, rows that are due."""
+        if self.pending or self.lane.count:
+            return
+        claim = self.node.router.claim(self.gid, self.machine)
+        if claim is not None:
+            self.add(claim, NOBODY)
+            return
+        due = self.machine.due(self.node.capped_wall_ms(), limits.EXPIRE_BATCH)
+        for command in due:
+            self.lane.add(command)
+        if due:
+            self.enqueue(Nobody(len(due)))
+
+    def settle(self, proposal: Proposal, replies: list[Any]) -> None:
+        rejected = self.machine.not_owned
+        if rejected:
+            router = self.node.router
+            for place, reply in enumerate(replies):
+                if type(reply) is type(rejected):
+                    replies[place] = router.redirect(reply.bucket)
+        proposal.settle(replies)
+
+
+class Nobody:
+    """Commands whose replies nobody wants."""
+
+    __slots__ = ("count",)
+
+    def __init__(self, count: int = 1) -> None:
+        self.count = count
+
+    def settle(self, replies: list[Any], start: int) -> None:
+        pass
+
+    def refuse(self, error: resp.ReplyError) -> None:
+        pass
+
+
+NOBODY = Nobody()

@@ -1,0 +1,85 @@
+"""Replies in the order of the requests, whichever group answers first.
+
+A connection keeps a queue of slots, one for each run of commands that gets
+its answer at one moment. A slot is filled once; what is filled at the head
+of the queue goes out.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from eraft._impl import resp
+
+
+class Slot:
+    """The place of the replies to `count` consecutive commands of a connection."""
+
+    __slots__ = ("count", "data", "muted", "protocol", "queue")
+
+    def __init__(self, queue: "SlotQueue", count: int, protocol: int, muted: bool = False) -> None:
+        self.queue = queue
+        self.count = count
+        self.protocol = protocol
+        self.muted = muted
+        self.data: bytes | None = None
+
+    def settle(self, replies: list[Any], start: int) -> None:
+        """Answer with `count` reply values from `replies[start]` on; later answers are ignored."""
+        if self.data is None:
+            self.fill(resp.encode(replies, start, start + self.count, self.protocol))
+
+    def refuse(self, error: resp.ReplyError) -> None:
+        """Answer every command of the slot with the same error."""
+        if self.data is None:
+            self.fill(resp.encode([error] * self.count, 0, self.count, self.protocol))
+
+    def fill(self, data: bytes) -> None:
+        """Answer with encoded replies."""
+        if self.data is None:
+            self.data = b"" if self.muted else data
+            self.queue.advance(self)
+
+
+class SlotQueue:
+    """The slots of one connection and the bytes that may leave now.
+
+    `on_output` is called when output appears where there was none.
+    """
+
+    __slots__ = ("_on_output", "_slots", "output")
+
+    def __init__(self, on_output: Callable[[], None]) -> None:
+        self._slots: deque[Slot] = deque()
+        self._on_output = on_output
+        self.output: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def open(self, count: int, protocol: int, muted: bool = False) -> Slot:
+        """A new slot at the end of the queue."""
+        slot = Slot(self, count, protocol, muted)
+        self._slots.append(slot)
+        return slot
+
+    def advance(self, filled: Slot) -> None:
+        """Move what is filled at the head of the queue to the output."""
+        slots = self._slots
+        if not slots or slots[0] is not filled:
+            return
+        output = self.output
+        if not output:
+            self._on_output()
+        while slots:
+            data = slots[0].data
+            if data is None:
+                return
+            slots.popleft()
+            output.append(data)
+
+    def take(self) -> bytes:
+        """The bytes that may leave now; the output is empty afterwards."""
+        output = self.output
+        self.output = []
+        return output[0] if len(output) == 1 else b"".join(output)
