@@ -45,7 +45,8 @@ def tables(draw: st.DrawFn, version: int = 0) -> ConfigTable:
     table = ConfigTable(version, draw(st.booleans()), replica_id, groups=groups, nodes=nodes)
     if not table.opened:
         return table
-    cuts = sorted(draw(st.sets(st.integers(1, BUCKETS - 1), max_size=12)))
+    places = st.integers(1, BUCKETS - 1) | st.integers(1, 6)  # close ones too: single buckets
+    cuts = sorted(draw(st.sets(places, max_size=12)))
     owners: list[int] = []
     for end in [*cuts, BUCKETS]:
         owners += [draw(st.sampled_from([UNOWNED, *groups]))] * (end - len(owners))
