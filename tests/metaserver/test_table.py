@@ -98,6 +98,13 @@ def test_a_difference_names_only_what_changed() -> None:
     )
 
 
+def test_single_buckets_between_changed_ranges_keep_their_owner() -> None:
+    table = _opened()
+    changed = tuple(BucketRange(start, start + 1, 2) for start in range(0, 30, 3))
+    diff = Diff(table.version + 1, True, table.next_replica_id, changed)
+    assert diff.apply(table).owners() == ([2, 2, 1] * 10 + [1] * 8192)[:8192] + [2] * 8192
+
+
 def test_a_difference_fits_one_version_only() -> None:
     table = replace(FOUNDING, version=3)
     diff = Diff.between(table, replace(table, version=4))
