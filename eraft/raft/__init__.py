@@ -1,1 +1,7 @@
 """Consensus without I/O: no clock, no sockets, no threads, no unseeded randomness."""
+
+from eraft.raft.config import Config, Role
+from eraft.raft.group import RaftGroup
+from eraft.raft.ready import Fetch, PeerStatus, Ready, RoleChange, Status
+
+__all__ = ["Config", "Fetch", "PeerStatus", "RaftGroup", "Ready", "Role", "RoleChange", "Status"]

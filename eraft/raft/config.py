@@ -1,0 +1,64 @@
+"""What a replica is told about its group and about time."""
+
+from dataclasses import dataclass
+from enum import Enum
+from random import Random
+
+from eraft import limits
+from eraft.errors import ConfigError
+from eraft.types import ConfState
+
+
+class Role(Enum):
+    """What a replica is in its term (Raft paper, section 5.1).
+
+    `PRE_CANDIDATE` asks whether it could win before it makes a new term
+    (dissertation, section 9.6).
+    """
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre_candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@dataclass(slots=True, kw_only=True)
+class Config:
+    """The fixed settings of one replica. Times are in ticks of the host's clock.
+
+    A follower campaigns after `election_ticks` to `2 * election_ticks - 1`
+    ticks without a leader, drawn from `random`, the only source of chance.
+    An append message carries at most `append_limit_bytes` of entries (or one
+    entry that is larger), and at most `appends_in_flight` of them are on
+    their way to one peer. Entries that are applied leave the memory when the
+    log takes more than `tail_bytes` there.
+
+    Raises `ConfigError` for settings that no group can work with.
+    """
+
+    gid: int
+    replica_id: int
+    conf: ConfState
+    random: Random
+    election_ticks: int = limits.ELECTION_TICKS
+    heartbeat_ticks: int = limits.HEARTBEAT_TICKS
+    append_limit_bytes: int = limits.APPEND_SIZE_BYTES
+    appends_in_flight: int = limits.APPENDS_IN_FLIGHT
+    tail_bytes: int = limits.LOG_TAIL_BYTES
+
+    def __post_init__(self) -> None:
+        voters = self.conf.voters
+        if self.replica_id not in voters:
+            raise ConfigError(f"group {self.gid}: replica {self.replica_id} is not in {voters}")
+        if len(set(voters)) != len(voters) or min(voters) < 1:
+            raise ConfigError(f"group {self.gid}: voters {voters} are not distinct positive ids")
+        if not 1 <= self.heartbeat_ticks < self.election_ticks:
+            raise ConfigError(
+                f"group {self.gid}: heartbeat_ticks {self.heartbeat_ticks} must be at least 1 and"
+                f" below election_ticks {self.election_ticks}"
+            )
+        if min(self.append_limit_bytes, self.appends_in_flight, self.tail_bytes) < 1:
+            raise ConfigError(
+                f"group {self.gid}: append_limit_bytes, appends_in_flight and tail_bytes must be"
+                " at least 1"
+            )

@@ -1,0 +1,194 @@
+"""One replica of one Raft group, without I/O.
+
+`RaftGroup` is told what happens (messages, ticks, proposals, what the disk
+has finished) and hands out what to do as data (`Ready`). It never waits,
+never looks at a clock and draws chance only from the generator it was given,
+so the same inputs give the same outputs.
+
+The algorithm is that of the Raft paper (Ongaro and Ousterhout, "In Search of
+an Understandable Consensus Algorithm", extended version) with, from Ongaro's
+dissertation: pre-vote (section 9.6), leader stickiness and check-quorum (4.2.3
+and 6.2), reads without log writes (6.4), and a leader that writes to its own
+disk in parallel with its followers (10.2.1).
+
+Where to read on: `replica` holds the rules, `election` counts votes, `leader`
+replicates and commits, `follower` accepts entries, `progress` is the flow
+control per peer, `reads` confirms reads, `durability` tracks what is on disk.
+"""
+
+from eraft._impl import log as entries
+from eraft.errors import InvariantViolation, NotLeader
+from eraft.raft.config import Config
+from eraft.raft.leader import NO_RUN, Leadership, Run
+from eraft.raft.ready import Fetch, Ready, Status
+from eraft.raft.replica import LEADER, Replica
+from eraft.types import EntryKind, HardState
+
+COMMANDS = int(EntryKind.COMMANDS)
+NO_LIMIT = 1 << 62
+
+
+class RaftGroup(Replica):
+    """One replica as its host sees it: `tick` and `step` (of `Replica`) and what is here go in,
+    `ready` comes out. `applied` is the last index that the host has reported as applied.
+    """
+
+    def __init__(
+        self, config: Config, hard_state: HardState, log: entries.EntryLog, applied: int = 0
+    ) -> None:
+        """Starts as a follower from what is on disk.
+
+        `log` holds at least the entries after `applied`, all of it durable;
+        `hard_state` is the last one written. Raises `LogCorrupt` if they do
+        not fit together: such a replica lost what it had promised and must
+        not take part.
+        """
+        super().__init__(config, hard_state, log, applied)
+        self.applied = applied
+        self._handed_state = hard_state
+        self._handed_apply = applied
+        self._ticket = 0
+
+    # What happens
+
+    def propose(self, payload: bytes) -> int:
+        """Appends an entry; returns its index, which together with `term` names it.
+
+        Raises `NotLeader`. How much may be under way is the host's to limit.
+        """
+        if self.role is not LEADER:
+            raise NotLeader(f"group {self.gid}: replica {self.replica_id} is {self.role.value}")
+        self._dirty = True
+        return self.log.append(self.term, COMMANDS, payload)
+
+    def read_index(self) -> int:
+        """Asks for a read position; the ticket comes back in `Ready.reads` or `lost_reads`.
+
+        Raises `NotLeader`. Tickets grow and are never reused.
+        """
+        leadership = self._leadership
+        if leadership is None:
+            raise NotLeader(f"group {self.gid}: replica {self.replica_id} is {self.role.value}")
+        self._dirty = True
+        self._ticket += 1
+        leadership.reads.ask(self._ticket)
+        return self._ticket
+
+    def applied_to(self, index: int) -> None:
+        """The host has applied everything up to `index` of what was handed out."""
+        if not self.applied <= index <= self._handed_apply:
+            raise InvariantViolation(
+                f"applied in order: {index} is reported, {self.applied} was applied and"
+                f" {self._handed_apply} handed out"
+            )
+        self.applied = index
+        log = self.log
+        while log.size_bytes > self.config.tail_bytes and log.base_index < index:
+            log.compact((log.base_index + index + 1) // 2)
+
+    def fetched(self, replica_id: int, first_index: int, prev_term: int, blob: bytes) -> None:
+        """The answer to a `Fetch`: entries from `first_index` on, and the term before them."""
+        if self._leadership is not None:
+            message = self._leadership.fetched(
+                replica_id, first_index, prev_term, blob, self.commit
+            )
+            if message is not None:
+                self._messages.append(message)
+            self._dirty = True
+
+    def fetch_failed(self, replica_id: int) -> None:
+        """The entries of a `Fetch` cannot be read; it is asked again after a while."""
+        if self._leadership is not None:
+            self._leadership.fetch_failed(replica_id)
+
+    def unreachable(self, replica_id: int) -> None:
+        """The link to a peer was lost, and with it perhaps messages."""
+        if self._leadership is not None:
+            self._leadership.unreachable(replica_id)
+
+    # What to do
+
+    def has_ready(self) -> bool:
+        """False if `ready` would be empty."""
+        return self._dirty
+
+    def ready(self) -> Ready:
+        """Hands out everything there is to do since the last call."""
+        ready = Ready()
+        run = self._persist(ready)
+        leadership = self._leadership
+        if leadership is not None:
+            self._lead(leadership, run, ready)
+        last = min(self.commit, self._durability.durable_index)
+        if last > self._handed_apply:
+            ready.apply = (self._handed_apply + 1, last)
+            self._handed_apply = last
+        if self._messages:
+            ready.messages, self._messages = self._messages, []
+        if self._after:
+            ready.after, self._after = self._after, []
+        if self._role_changes:
+            ready.role_changes, self._role_changes = self._role_changes, []
+        if self._lost_reads:
+            ready.lost_reads, self._lost_reads = self._lost_reads, []
+        self._dirty = False
+        return ready
+
+    def _persist(self, ready: Ready) -> Run:
+        """Fills in what has to be persisted; returns the run of entries."""
+        durability = self._durability
+        handed = self._handed_state
+        last = self.log.last_index
+        run = NO_RUN
+        if durability.handed_index < last:
+            first = durability.handed_index + 1
+            run = (first, *self.log.slice(first, last, NO_LIMIT))
+            ready.first_index, ready.entries = first, run[1]
+        elif handed.term == self.term and handed.vote == self.vote:
+            return run
+        if handed.commit != self.commit or handed.term != self.term or handed.vote != self.vote:
+            handed = HardState(self.term, self.vote, self.commit)
+            ready.hard_state = self._handed_state = handed
+        ready.token = durability.hand_out(last, self.term)
+        return run
+
+    def _lead(self, leadership: Leadership, run: Run, ready: Ready) -> None:
+        """What only a leader does: reads, once its term has a committed entry, and appends."""
+        reads = leadership.reads
+        if self.commit >= leadership.first_index and reads.begin(self.replica_id, self.commit):
+            leadership.send_heartbeats(self.commit, self._messages)
+        if reads.confirmed:
+            ready.reads, reads.confirmed = reads.confirmed, []
+        fetches: list[Fetch] = []
+        leadership.send_appends(self.commit, run, self._messages, fetches)
+        if fetches:
+            ready.fetches = fetches
+
+    @property
+    def durable_index(self) -> int:
+        """The last entry of the log that is known to be on this replica's disk."""
+        return self._durability.durable_index
+
+    @property
+    def last_index(self) -> int:
+        """The last entry of the log."""
+        return self.log.last_index
+
+    def status(self) -> Status:
+        """The replica at a glance."""
+        leadership = self._leadership
+        return Status(
+            gid=self.gid,
+            replica_id=self.replica_id,
+            role=self.role.value,
+            term=self.term,
+            vote=self.vote,
+            leader_id=self.leader_id,
+            commit=self.commit,
+            applied=self.applied,
+            durable_index=self.durable_index,
+            first_index=self.log.first_index,
+            last_index=self.log.last_index,
+            log_size_bytes=self.log.size_bytes,
+            peers=tuple(leadership.peers()) if leadership is not None else (),
+        )

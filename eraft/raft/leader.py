@@ -1,0 +1,254 @@
+"""What exists only while a replica leads (Raft paper, figure 2: volatile state on leaders)."""
+
+from collections.abc import Iterable
+
+from eraft._impl import commit as quorum
+from eraft._impl import log as entries
+from eraft.errors import ProtocolError
+from eraft.raft.config import Config
+from eraft.raft.election import VoteResult, vote_result
+from eraft.raft.progress import LONG_AGO, Progress
+from eraft.raft.reads import ReadRounds
+from eraft.raft.ready import Fetch, PeerStatus
+from eraft.types import EntryKind, Message, MessageKind
+
+APPEND = int(MessageKind.APPEND)
+HEARTBEAT = int(MessageKind.HEARTBEAT)
+NOOP = int(EntryKind.NOOP)
+
+Run = tuple[int, bytes, int]
+"""A first index, the encoded entries from there on, and the last index."""
+NO_RUN: Run = (0, b"", 0)
+
+
+class Leadership:
+    """One replica's time as the leader of one term.
+
+    It starts with an empty entry of its own term: until a leader has
+    committed one, it does not know which of the entries it inherited are
+    committed, and it may not count replicas for them (paper, sections 5.4.2
+    and 8). `first_index` is that entry.
+    """
+
+    __slots__ = (
+        "_config",
+        "_log",
+        "_match",
+        "_peers",
+        "_tick",
+        "first_index",
+        "reads",
+        "term",
+    )
+
+    def __init__(
+        self, config: Config, term: int, log: entries.EntryLog, durable_index: int
+    ) -> None:
+        self.term = term
+        self.first_index = log.append(term, NOOP, b"")
+        self.reads = ReadRounds(config.conf.voters)
+        self._config = config
+        self._log = log
+        self._tick = 0
+        self._match = quorum.MatchTable(config.conf.voters)
+        self._match.record(config.replica_id, durable_index)
+        self._peers = {
+            replica_id: Progress(replica_id, self.first_index, config.appends_in_flight)
+            for replica_id in config.conf.voters
+            if replica_id != config.replica_id
+        }
+
+    # Commitment
+
+    def durable(self, index: int) -> int:
+        """The leader's own disk has everything up to `index`; returns as `accepted`.
+
+        Only now does the leader count itself: what it sent out early, in
+        parallel with its own disk, is not yet safe here (dissertation,
+        section 10.2.1).
+        """
+        return self._own_term(self._match.record(self._config.replica_id, index))
+
+    def append_reply(self, message: Message) -> int:
+        """Takes the answer of a peer; returns the commit index that it allows, 0 if none.
+
+        Raises `ProtocolError` if the peer acknowledges what was never sent.
+        """
+        peer = self._peers[message.sender]
+        peer.active = True
+        self.reads.answered(message.sender, message.context)
+        if message.reject:
+            peer.rejected(message.index, self._next_guess(message))
+            return 0
+        if message.index > self._log.last_index:
+            raise ProtocolError(
+                f"replica {message.sender} acknowledges entry {message.index}, but the log of its"
+                f" leader ends at {self._log.last_index}"
+            )
+        peer.accepted(message.index, self._tick)
+        return self._own_term(self._match.record(message.sender, message.index))
+
+    def _own_term(self, index: int) -> int:
+        """Counting replicas commits entries of the leader's own term only (paper, 5.4.2).
+
+        Older ones are committed with them; alone they could still be
+        replaced although a majority has them (figure 8).
+        """
+        return index if index >= self.first_index else 0
+
+    def _next_guess(self, message: Message) -> int:
+        """Where to go on after a rejection, from the follower's guess.
+
+        What the follower knows to be committed is certain to match. It also
+        bounds the search where this log has left the memory.
+        """
+        log = self._log
+        index, _ = log.find_conflict_by_term(min(message.hint, log.last_index), message.log_term)
+        if index >= log.base_index:
+            return max(index, message.commit) + 1
+        return message.commit + 1
+
+    # Replication
+
+    def send_appends(
+        self, commit: int, run: Run, messages: list[Message], fetches: list[Fetch]
+    ) -> None:
+        """Sends to every peer what it lacks and what its window allows.
+
+        `run` is what goes to the leader's own disk now; usually the peers
+        need exactly that, and then the bytes are shared.
+        """
+        log, config, term = self._log, self._config, self.term
+        last = log.last_index
+        limit = config.append_limit_bytes
+        context = self.reads.context
+        if len(run[1]) > limit:
+            run = NO_RUN
+        for peer in self._peers.values():
+            while peer.next <= last and len(peer.in_flight) < peer.window and not peer.fetching:
+                first = peer.next
+                if first <= log.base_index:
+                    peer.fetching = first
+                    fetches.append(Fetch(peer.replica_id, first, limit))
+                    break
+                if first != run[0]:
+                    run = (first, *log.slice(first, last, limit))
+                messages.append(
+                    Message(
+                        APPEND,
+                        config.gid,
+                        config.replica_id,
+                        peer.replica_id,
+                        term,
+                        first - 1,
+                        log.term(first - 1),
+                        commit,
+                        context,
+                        0,
+                        False,
+                        run[1],
+                    )
+                )
+                peer.sent(run[2], self._tick)
+
+    def fetched(
+        self, replica_id: int, first_index: int, prev_term: int, blob: bytes, commit: int
+    ) -> Message | None:
+        """Entries from disk for a peer; None if it no longer waits for them.
+
+        What is not in memory is applied, thus committed: it is still the
+        leader's log, whatever happened since it was asked for.
+        """
+        peer = self._peers[replica_id]
+        if peer.fetching != first_index:
+            return None
+        peer.fetching = 0
+        if peer.next != first_index:
+            return None
+        count = entries.check_entries(blob)
+        if not count:
+            peer.pause(self._tick)
+            return None
+        peer.sent(first_index + count - 1, self._tick)
+        return Message(
+            kind=APPEND,
+            gid=self._config.gid,
+            sender=self._config.replica_id,
+            to=replica_id,
+            term=self.term,
+            index=first_index - 1,
+            log_term=prev_term,
+            commit=commit,
+            context=self.reads.context,
+            entries=blob,
+        )
+
+    def fetch_failed(self, replica_id: int) -> None:
+        """The disk did not have the entries: try again after a while, if the peer is alive."""
+        peer = self._peers[replica_id]
+        if peer.fetching:
+            peer.pause(self._tick)
+
+    def unreachable(self, replica_id: int) -> None:
+        """What was sent to the peer may be lost: wait until it answers a heartbeat."""
+        self._peers[replica_id].pause(LONG_AGO)
+
+    # Heartbeats
+
+    def tick(self, commit: int, messages: list[Message]) -> None:
+        """One tick passes; a heartbeat is due every `heartbeat_ticks`."""
+        self._tick += 1
+        if self._tick % self._config.heartbeat_ticks == 0:
+            self.send_heartbeats(commit, messages)
+
+    def send_heartbeats(self, commit: int, messages: list[Message]) -> None:
+        """Tells every peer who leads and, as far as it is known to match, what is committed.
+
+        A heartbeat does not check where the logs agree, so it must not name
+        a commit index beyond `match`: above, the peer may have other entries.
+        """
+        config = self._config
+        messages += [
+            Message(
+                kind=HEARTBEAT,
+                gid=config.gid,
+                sender=config.replica_id,
+                to=peer.replica_id,
+                term=self.term,
+                commit=min(commit, peer.match),
+                context=self.reads.context,
+            )
+            for peer in self._peers.values()
+        ]
+
+    def heartbeat_reply(self, message: Message) -> None:
+        """The peer is alive; an append that it has not answered for long was lost."""
+        peer = self._peers[message.sender]
+        peer.active = True
+        self.reads.answered(message.sender, message.context)
+        if peer.in_flight and self._tick - peer.waiting_since >= self._config.election_ticks:
+            peer.restart()
+
+    def quorum_active(self) -> bool:
+        """Whether a majority was heard of since the last call (check-quorum).
+
+        A leader that is cut off must stop to lead, or its clients would wait
+        for it forever (dissertation, section 6.2).
+        """
+        votes = {replica_id: peer.active for replica_id, peer in self._peers.items()}
+        votes[self._config.replica_id] = True
+        for peer in self._peers.values():
+            peer.active = False
+        return vote_result(self._config.conf.voters, votes) is VoteResult.WON
+
+    def peers(self) -> Iterable[PeerStatus]:
+        """What is known of each peer."""
+        for peer in self._peers.values():
+            yield PeerStatus(
+                replica_id=peer.replica_id,
+                match_index=peer.match,
+                next_index=peer.next,
+                state="probe" if peer.probing else "replicate",
+                appends_in_flight=len(peer.in_flight),
+                active=peer.active,
+            )

@@ -1,0 +1,65 @@
+"""Linearizable reads without writing to the log: ReadIndex (dissertation, section 6.4).
+
+A leader may answer a read from its state once it knows that it still led
+after the read was asked: then no other leader can have committed anything
+that the read must see, and its own commit index is new enough. It knows so
+when a quorum has answered a message that it sent after the read was asked.
+
+Every round has a context, a number that grows within a leadership and is
+never used twice in it. Messages to the peers carry the newest one, answers
+echo it. So an answer that was delayed confirms nothing that was asked later,
+and an answer from an earlier leadership is of another term and does not get
+here. One round is under way and one collects what is asked meanwhile: reads
+batch by themselves, without a timer.
+"""
+
+from collections.abc import Sequence
+
+from eraft._impl import commit as quorum
+
+
+class ReadRounds:
+    """The reads of one leadership."""
+
+    __slots__ = ("_answered", "_collecting", "_index", "_round", "confirmed", "context")
+
+    def __init__(self, voters: Sequence[int]) -> None:
+        self.context = 0
+        """Context of the newest round, 0 before the first."""
+        self.confirmed: list[tuple[int, int]] = []
+        """(ticket, index) of confirmed reads that the host was not told of yet."""
+        self._answered = quorum.MatchTable(voters)
+        self._round: list[int] = []
+        self._index = 0
+        self._collecting: list[int] = []
+
+    def ask(self, ticket: int) -> None:
+        """A read for the next round."""
+        self._collecting.append(ticket)
+
+    def begin(self, replica_id: int, commit: int) -> bool:
+        """Starts a round for what was collected, unless one is under way or nothing was.
+
+        The leader, `replica_id`, answers itself at once. True if messages
+        with the new context have to be sent.
+        """
+        if self._round or not self._collecting:
+            return False
+        self.context += 1
+        self._index = commit
+        self._round, self._collecting = self._collecting, []
+        self.answered(replica_id, self.context)
+        return bool(self._round)
+
+    def answered(self, replica_id: int, context: int) -> None:
+        """A replica has answered a message of this leadership that carried `context`."""
+        if not self._round or context != self.context:
+            return
+        if self._answered.record(replica_id, context) >= context:
+            index = self._index
+            self.confirmed += [(ticket, index) for ticket in self._round]
+            self._round = []
+
+    def drop(self) -> list[int]:
+        """The leadership is over: the tickets that are not confirmed, in order."""
+        return self._round + self._collecting

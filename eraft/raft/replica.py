@@ -1,0 +1,379 @@
+"""The rules that every replica follows: terms, roles, votes and what messages do.
+
+`Replica` is the state of figure 2 of the Raft paper and its "Rules for
+Servers". `group.RaftGroup` adds what the host of a replica sees of it.
+"""
+
+from eraft._impl import log as entries
+from eraft.errors import InvariantViolation, LogCorrupt, ProtocolError
+from eraft.raft.config import Config, Role
+from eraft.raft.durability import Durability
+from eraft.raft.election import Ballot, VoteResult
+from eraft.raft.follower import NO_MATCH, append_entries, best_guess
+from eraft.raft.leader import Leadership
+from eraft.raft.ready import RoleChange
+from eraft.types import HardState, Message, MessageKind
+
+FOLLOWER = Role.FOLLOWER
+PRE_CANDIDATE = Role.PRE_CANDIDATE
+CANDIDATE = Role.CANDIDATE
+LEADER = Role.LEADER
+
+# As plain integers: a member access on an IntEnum costs as much as the rest of a comparison.
+PRE_VOTE = int(MessageKind.PRE_VOTE)
+PRE_VOTE_REPLY = int(MessageKind.PRE_VOTE_REPLY)
+VOTE = int(MessageKind.VOTE)
+VOTE_REPLY = int(MessageKind.VOTE_REPLY)
+APPEND = int(MessageKind.APPEND)
+APPEND_REPLY = int(MessageKind.APPEND_REPLY)
+HEARTBEAT = int(MessageKind.HEARTBEAT)
+HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
+
+REPLY_TO = {
+    PRE_VOTE: PRE_VOTE_REPLY,
+    VOTE: VOTE_REPLY,
+    APPEND: APPEND_REPLY,
+    HEARTBEAT: HEARTBEAT_REPLY,
+}
+
+
+def check_restart(
+    config: Config, hard_state: HardState, log: entries.EntryLog, applied: int
+) -> None:
+    """What is on disk must fit together, or the replica lost what it had promised.
+
+    Raises `LogCorrupt`; such a replica must not take part.
+    """
+    where = f"group {config.gid}, replica {config.replica_id}"
+    if applied < log.base_index:
+        raise LogCorrupt(f"{where}: applied {applied}, but the log begins at {log.first_index}")
+    if max(hard_state.commit, applied) > log.last_index:
+        raise LogCorrupt(
+            f"{where}: applied {applied} and committed {hard_state.commit}, but the log ends at"
+            f" {log.last_index}"
+        )
+    if log.last_term > hard_state.term:
+        raise LogCorrupt(
+            f"{where}: the last entry is of term {log.last_term}, but the hard state is of term"
+            f" {hard_state.term}"
+        )
+
+
+class Replica:
+    """One replica of one group. The attributes are for reading; only methods change them.
+
+    role, term, vote, leader_id (0 unknown): paper, figure 2.
+    commit: the last index known to be committed.
+    may_campaign: the host clears it while the replica could not lead well,
+    for example because its disk stalls; it then stands in no election.
+    """
+
+    def __init__(
+        self, config: Config, hard_state: HardState, log: entries.EntryLog, applied: int
+    ) -> None:
+        check_restart(config, hard_state, log, applied)
+        self.config = config
+        self.gid = config.gid
+        self.replica_id = config.replica_id
+        self.log = log
+        self.role = FOLLOWER
+        self.term = hard_state.term
+        self.vote = hard_state.vote
+        self.leader_id = 0
+        self.commit = max(hard_state.commit, applied)
+        self.may_campaign = True
+        self._peer_ids = tuple(i for i in config.conf.voters if i != config.replica_id)
+        self._durability = Durability(log.last_index, hard_state.term)
+        self._leadership: Leadership | None = None
+        self._ballot: Ballot | None = None
+        self._elapsed = 0
+        self._timeout = 0
+        self._draw_timeout()
+        # What the next Ready has to tell; `_dirty` says that there may be something.
+        self._dirty = True
+        self._messages: list[Message] = []
+        self._after: list[Message] = []
+        self._lost_reads: list[int] = []
+        self._role_changes: list[RoleChange] = []
+
+    # What happens
+
+    def tick(self) -> None:
+        """One tick of the host's clock passes."""
+        self._elapsed += 1
+        leadership = self._leadership
+        if leadership is None:
+            if self._elapsed >= self._timeout:
+                self._become_follower(self.term, 0, "no leader was heard of")
+                self.campaign()
+            return
+        if self._elapsed >= self.config.election_ticks:
+            self._elapsed = 0
+            if not leadership.quorum_active():
+                self._become_follower(self.term, 0, "no quorum was heard of")
+                return
+        leadership.tick(self.commit, self._messages)
+        self._dirty = self._dirty or bool(self._messages)
+
+    def step(self, message: Message) -> None:
+        """A message of a peer has arrived.
+
+        Raises `ProtocolError` if it is not one of a peer of this group to
+        this replica, or is malformed, and `InvariantViolation` if it proves
+        that the group is broken.
+        """
+        sender = message.sender
+        if sender not in self._peer_ids or message.gid != self.gid or message.to != self.replica_id:
+            raise ProtocolError(
+                f"group {self.gid}, replica {self.replica_id} of {self.config.conf.voters}: refused"
+                f" a message of group {message.gid} from {sender} to {message.to}"
+            )
+        self._dirty = True
+        if message.term != self.term and not self._take_term(message):
+            return
+        kind = message.kind
+        leadership = self._leadership
+        if kind == APPEND_REPLY:
+            if leadership is not None:
+                self._advance(leadership.append_reply(message))
+        elif kind == APPEND:
+            self._hear_leader(message)
+            self._append(message)
+        elif kind == HEARTBEAT_REPLY:
+            if leadership is not None:
+                leadership.heartbeat_reply(message)
+        elif kind == HEARTBEAT:
+            self._hear_leader(message)
+            self._heartbeat(message)
+        elif kind == VOTE:
+            self._consider_vote(message)
+        elif kind == PRE_VOTE:
+            self._consider_pre_vote(message)
+        elif kind == VOTE_REPLY:
+            if self.role is CANDIDATE:
+                self._count_vote(sender, not message.reject)
+        elif kind == PRE_VOTE_REPLY:
+            if self.role is PRE_CANDIDATE:
+                self._count_vote(sender, not message.reject)
+        else:
+            raise ProtocolError(f"replica {sender} of group {self.gid} sent unknown kind {kind}")
+
+    def persisted(self, token: int) -> None:
+        """Everything handed out up to and including `token` is durable."""
+        durability = self._durability
+        durability.acknowledge(token)
+        self._dirty = True
+        if self._leadership is not None:
+            self._advance(self._leadership.durable(durability.durable_index))
+        elif self.role is CANDIDATE and durability.durable_term == self.term:
+            # A candidate's own vote is a vote like any other: durable first, then counted.
+            self._count_vote(self.replica_id, True)
+
+    def campaign(self) -> None:
+        """Stands for election, if it may, does not lead, and a majority would agree.
+
+        The pre-vote comes first, so that a replica that cannot win, because
+        it is cut off or its log is behind, does not disturb the others with
+        a new term (dissertation, section 9.6).
+        """
+        if self.role is LEADER or not self.may_campaign:
+            return
+        self._ballot = Ballot(self.config.conf.voters)
+        self._become(PRE_CANDIDATE, 0, "asks for pre-votes")
+        self._request_votes(PRE_VOTE, self.term + 1, self._messages)
+        self._count_vote(self.replica_id, True)
+
+    def step_down(self, why: str) -> None:
+        """Stops leading or campaigning, in the same term; `why` is for people."""
+        if self.role is not FOLLOWER:
+            self._become_follower(self.term, 0, why)
+
+    # Terms and roles
+
+    def _take_term(self, message: Message) -> bool:
+        """Compares terms (paper, section 5.1); True if the message is to be handled further."""
+        kind = message.kind
+        if message.term < self.term:
+            if kind in REPLY_TO:
+                # Tells the sender of the newer term, also a leader that was left behind.
+                self._reply(message, reject=True)
+            return False
+        if kind in (PRE_VOTE, VOTE) and self._hears_leader():
+            return False
+        if kind == PRE_VOTE:
+            return True
+        if kind == PRE_VOTE_REPLY and not message.reject:
+            return message.term == self.term + 1
+        leader_id = message.sender if kind in (APPEND, HEARTBEAT) else 0
+        self._become_follower(message.term, leader_id, f"replica {message.sender} has a newer term")
+        return True
+
+    def _hears_leader(self) -> bool:
+        """Whether there is no reason to vote: the leader was heard of a short time ago.
+
+        Without this a replica that was cut off could depose a leader that
+        works (dissertation, section 4.2.3).
+        """
+        return self.leader_id != 0 and self._elapsed < self.config.election_ticks
+
+    def _become(self, role: Role, leader_id: int, why: str) -> None:
+        self.role = role
+        self.leader_id = leader_id
+        self._dirty = True
+        self._role_changes.append(RoleChange(role, self.term, leader_id, why))
+
+    def _become_follower(self, term: int, leader_id: int, why: str) -> None:
+        if self._leadership is not None:
+            self._lost_reads += self._leadership.reads.drop()
+            self._leadership = None
+        self._ballot = None
+        changed = (self.role, self.term, self.leader_id) != (FOLLOWER, term, leader_id)
+        if term > self.term:
+            self.term = term
+            self.vote = 0
+        self._draw_timeout()
+        if changed:
+            self._become(FOLLOWER, leader_id, why)
+
+    def _become_candidate(self) -> None:
+        """Paper, section 5.2. The votes are asked for only once the own vote and log are durable.
+
+        Else a replica that crashes meanwhile could come back with a shorter
+        log, stand in the same term again and win by the old answers.
+        """
+        self.term += 1
+        self.vote = self.replica_id
+        self._ballot = Ballot(self.config.conf.voters)
+        self._draw_timeout()
+        self._become(CANDIDATE, 0, "asks for votes")
+        self._request_votes(VOTE, self.term, self._after)
+
+    def _become_leader(self) -> None:
+        self._ballot = None
+        self._elapsed = 0
+        self._leadership = Leadership(
+            self.config, self.term, self.log, self._durability.durable_index
+        )
+        self._become(LEADER, self.replica_id, "won the election")
+
+    def _draw_timeout(self) -> None:
+        """A new election timeout begins: random, so that votes split rarely (paper, 5.2)."""
+        ticks = self.config.election_ticks
+        self._elapsed = 0
+        self._timeout = self.config.random.randrange(ticks, 2 * ticks)
+
+    # Votes
+
+    def _request_votes(self, kind: int, term: int, messages: list[Message]) -> None:
+        log = self.log
+        messages += [
+            Message(
+                kind=kind,
+                gid=self.gid,
+                sender=self.replica_id,
+                to=peer_id,
+                term=term,
+                index=log.last_index,
+                log_term=log.last_term,
+            )
+            for peer_id in self._peer_ids
+        ]
+
+    def _count_vote(self, replica_id: int, granted: bool) -> None:
+        if self._ballot is None:
+            return
+        result = self._ballot.record(replica_id, granted)
+        if result is VoteResult.LOST:
+            self._become_follower(self.term, 0, "lost the election")
+        elif result is VoteResult.WON and self.role is PRE_CANDIDATE:
+            self._become_candidate()
+        elif result is VoteResult.WON:
+            self._become_leader()
+
+    def _is_up_to_date(self, message: Message) -> bool:
+        """The election restriction: no vote for a log that lacks entries (paper, 5.4.1)."""
+        log = self.log
+        return (message.log_term, message.index) >= (log.last_term, log.last_index)
+
+    def _consider_pre_vote(self, message: Message) -> None:
+        """A grant carries the term that is asked about, and promises nothing."""
+        granted = message.term > self.term and self._is_up_to_date(message)
+        self._reply(message, term=message.term if granted else self.term, reject=not granted)
+
+    def _consider_vote(self, message: Message) -> None:
+        """One vote per term, and only once it is durable does anybody hear of it (paper, 5.2)."""
+        granted = self.vote in (0, message.sender) and self._is_up_to_date(message)
+        if granted:
+            self.vote = message.sender
+            self._draw_timeout()
+        self._reply(message, reject=not granted, durable=True)
+
+    # Following
+
+    def _hear_leader(self, message: Message) -> None:
+        """The sender leads the current term."""
+        if self.leader_id == message.sender:
+            self._elapsed = 0
+            return
+        if self.leader_id:
+            raise InvariantViolation(
+                f"one leader per term: in group {self.gid} both {self.leader_id} and"
+                f" {message.sender} lead term {self.term}"
+            )
+        self._become_follower(self.term, message.sender, "heard of the leader")
+
+    def _append(self, message: Message) -> None:
+        matched = append_entries(self.log, self._durability, self.commit, message)
+        if matched == NO_MATCH:
+            hint, hint_term = best_guess(self.log, message)
+            self._reply(message, index=message.index, hint=hint, log_term=hint_term, reject=True)
+            return
+        self._advance(min(message.commit, matched))
+        # Acknowledged means durable here, so the reply waits for the disk.
+        self._reply(message, index=matched, durable=True)
+
+    def _heartbeat(self, message: Message) -> None:
+        if message.commit > self.log.last_index:
+            raise InvariantViolation(
+                f"an acknowledged entry stays: {message.commit} is committed and this replica had"
+                f" it, but its log ends at {self.log.last_index}"
+            )
+        self._advance(message.commit)
+        self._reply(message)
+
+    def _advance(self, index: int) -> None:
+        """The commit index only grows."""
+        if index > self.commit:
+            self.commit = index
+
+    def _reply(
+        self,
+        message: Message,
+        *,
+        term: int = 0,
+        index: int = 0,
+        log_term: int = 0,
+        hint: int = 0,
+        reject: bool = False,
+        durable: bool = False,
+    ) -> None:
+        """Answers a request, with the own term unless another is given.
+
+        With `durable` the answer waits for everything so far. So does one
+        that confirms reads in a term that the disk does not know yet.
+        """
+        reply = Message(
+            REPLY_TO[message.kind],
+            self.gid,
+            self.replica_id,
+            message.sender,
+            term or self.term,
+            index,
+            log_term,
+            self.commit,
+            message.context,
+            hint,
+            reject,
+        )
+        durable = durable or (message.context != 0 and self._durability.durable_term != self.term)
+        (self._after if durable else self._messages).append(reply)
