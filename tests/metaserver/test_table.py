@@ -103,6 +103,8 @@ def test_single_buckets_between_changed_ranges_keep_their_owner() -> None:
     changed = tuple(BucketRange(start, start + 1, 2) for start in range(0, 30, 3))
     diff = Diff(table.version + 1, True, table.next_replica_id, changed)
     assert diff.apply(table).owners() == ([2, 2, 1] * 10 + [1] * 8192)[:8192] + [2] * 8192
+    diff = replace(diff, buckets=(BucketRange(1, 8190, 2),))
+    assert diff.apply(table).owners() == [1] + [2] * 8190 + [1] + [2] * 8192
 
 
 def test_a_difference_fits_one_version_only() -> None:
