@@ -1,14 +1,11 @@
-"""GroupState as bytes, and the state that the metaserver is founded with."""
+"""The state that the metaserver is founded with."""
 
 from collections.abc import Sequence
 
-import orjson
-
-from eraft.errors import ProtocolError
-from eraft.types import METASERVER_GID, ConfState, GroupState, HardState, ReplicaAddress
+from eraft.types import METASERVER_GID, ConfState, GroupState, ReplicaAddress
 
 FOUNDING_GENERATION = 1
-"""Generation of the first replica that is created on a node; 0 is the node's own."""
+"""Generation of the metaserver's founding replica; 0 is the node's own."""
 
 
 def founding_state(node_id: int, metaserver: Sequence[int], store_id: str) -> GroupState | None:
@@ -32,37 +29,3 @@ def founding_state(node_id: int, metaserver: Sequence[int], store_id: str) -> Gr
         conf=ConfState(tuple(member.replica_id for member in members)),
         members=members,
     )
-
-
-def encode_group_state(state: GroupState) -> bytes:
-    """Return the payload of a GROUP_STATE item."""
-    return orjson.dumps(state)
-
-
-def decode_group_state(payload: bytes) -> GroupState:
-    """Return the state in the payload of a GROUP_STATE item.
-
-    Raises:
-        ProtocolError: the payload is not one.
-    """
-    try:
-        value = orjson.loads(payload)
-        return GroupState(
-            gid=value["gid"],
-            replica_id=value["replica_id"],
-            generation=value["generation"],
-            conf=ConfState(tuple(value["conf"]["voters"])),
-            members=tuple(
-                ReplicaAddress(member["replica_id"], member["node_id"], member["store_id"])
-                for member in value["members"]
-            ),
-            hard_state=HardState(
-                value["hard_state"]["term"],
-                value["hard_state"]["vote"],
-                value["hard_state"]["commit"],
-            ),
-            base_index=value["base_index"],
-            base_term=value["base_term"],
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise ProtocolError(f"group state: {type(error).__name__}: {error}") from None

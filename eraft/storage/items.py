@@ -1,0 +1,63 @@
+"""What the items of a record hold: group states, hard states, entries."""
+
+import struct
+
+import orjson
+
+from eraft._impl import wal as codec
+from eraft.errors import ProtocolError
+from eraft.types import ConfState, GroupState, HardState, ReplicaAddress
+
+Item = tuple[int, int, int, bytes]
+"""gid, kind, first index, payload: see `eraft._pure.wal`."""
+
+_HARD_STATE = struct.Struct("<QQQ")
+
+
+def group_state_item(state: GroupState) -> Item:
+    """Return the item that founds a replica, or replaces all that was logged of its group."""
+    return state.gid, codec.GROUP_STATE, 0, orjson.dumps(state)
+
+
+def hard_state_item(gid: int, state: HardState) -> Item:
+    """Return the item that sets term, vote and commit index of a group."""
+    return gid, codec.HARD_STATE, 0, _HARD_STATE.pack(state.term, state.vote, state.commit)
+
+
+def entries_item(gid: int, first_index: int, entries: bytes) -> Item:
+    """Return the item whose encoded entries replace the group's log from `first_index` on."""
+    return gid, codec.ENTRIES, first_index, entries
+
+
+def node_item(payload: bytes) -> Item:
+    """Return the item that replaces what the node keeps for itself."""
+    return 0, codec.NODE, 0, payload
+
+
+def decode_hard_state(payload: bytes) -> HardState:
+    """Return the state in a HARD_STATE item; ProtocolError if it is none."""
+    if len(payload) != _HARD_STATE.size:
+        raise ProtocolError(f"hard state of {len(payload)} bytes instead of {_HARD_STATE.size}")
+    return HardState(*_HARD_STATE.unpack(payload))
+
+
+def decode_group_state(payload: bytes) -> GroupState:
+    """Return the state in a GROUP_STATE item; ProtocolError if it is none."""
+    try:
+        value = orjson.loads(payload)
+        hard_state = value["hard_state"]
+        return GroupState(
+            gid=value["gid"],
+            replica_id=value["replica_id"],
+            generation=value["generation"],
+            conf=ConfState(tuple(value["conf"]["voters"])),
+            members=tuple(
+                ReplicaAddress(member["replica_id"], member["node_id"], member["store_id"])
+                for member in value["members"]
+            ),
+            hard_state=HardState(hard_state["term"], hard_state["vote"], hard_state["commit"]),
+            base_index=value["base_index"],
+            base_term=value["base_term"],
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ProtocolError(f"group state: {type(error).__name__}: {error}") from None

@@ -1,0 +1,236 @@
+"""Reading the log after a stop: what counts, what is a torn tail, what is corruption."""
+
+import logging
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from eraft._impl import wal as codec
+from eraft.errors import InvariantViolation, LogCorrupt, ProtocolError
+from eraft.storage.files import Files, fill_with_zeros
+from eraft.storage.index import LogIndex
+from eraft.storage.items import Item
+from eraft.storage.segments import (
+    HEADER_BYTES,
+    TEMPORARY_SUFFIX,
+    Segment,
+    SegmentHeader,
+    open_segment,
+    segment_name,
+    segment_sequence,
+)
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Recovered:
+    """The log as it was found and put in order.
+
+    Records go on at `segments[-1].end` after position `position`; `spare` is
+    the segment after it, if one was prepared already.
+    """
+
+    segments: list[Segment]
+    spare: Segment | None
+    index: LogIndex
+    position: int
+    oldest_sequence: int
+    oldest_position: int
+
+
+@dataclass(slots=True)
+class _Record:
+    segment: Segment
+    offset: int
+    end: int
+    position: int
+    durable: int
+    items: list[Item]
+
+
+def recover(files: Files, store_id: str) -> Recovered:
+    """Read all segments, judge what is bad, mend a torn tail.
+
+    Positions are consecutive, so a record that cannot be read is missed,
+    wherever it was. If any valid record says that the missing one was durable
+    when it was written itself, that is corruption. Otherwise nobody was told
+    of the missing record: it and all after it are a torn tail, overwritten
+    with zeros. (Of the very last record no later one can speak: if that
+    rots, it is taken for torn.) What is kept is durable afterwards.
+
+    Raises:
+        LogCorrupt: a record that had been durable, a header or a whole
+            segment is missing or damaged. No segment was changed.
+        StorageError: the log is of a newer format or of another store.
+        OSError: the disk cannot be read or written.
+    """
+    opened = _open_segments(files, store_id)
+    try:
+        newest = max((header for _, header in opened), key=lambda header: header.oldest_sequence)
+        needed = [segment for segment, _ in opened if segment.sequence >= newest.oldest_sequence]
+        for sequence, segment in enumerate(needed, newest.oldest_sequence):
+            if segment.sequence != sequence:
+                raise LogCorrupt(f"log segment {segment_name(sequence)} is missing")
+        reader = _Reader(newest.oldest_position, needed[0])
+        for segment in needed:
+            reader.read(segment)
+        reader.judge()
+        reader.mend(needed)
+        for segment, _ in opened[: -len(needed)]:
+            _remove(files, segment)
+        return _arrange(files, needed, reader, newest)
+    except BaseException:
+        for segment, _ in opened:
+            segment.file.close()
+        raise
+
+
+class _Reader:
+    """Reads the records of one segment after the other and notes those that count."""
+
+    def __init__(self, oldest_position: int, oldest: Segment) -> None:
+        self.index = LogIndex()
+        self.expected = oldest_position
+        self.last = oldest
+        """The segment that the last record that counts is in."""
+        self._proven = 0
+        self._unproven: deque[_Record] = deque()
+        self._used: dict[int, int] = {}
+        self._gap = ""
+
+    def read(self, segment: Segment) -> None:
+        """Note the records of the next segment."""
+        data = segment.file.pread(segment.size_bytes, 0)
+        self._used[segment.sequence] = len(data.rstrip(b"\0"))
+        for record in _records(data, segment):
+            self._proven = max(self._proven, record.durable)
+            if not self._gap and record.position == self.expected:
+                self._note(record)
+            elif not self._gap:
+                self._gap = (
+                    f"found record {record.position} at offset {record.offset} "
+                    f"of segment {segment.file.name}"
+                )
+            while self._unproven and self._unproven[0].position <= self._proven:
+                self._unproven.popleft()
+
+    def judge(self) -> None:
+        """Raise LogCorrupt if a missing record is known to have been durable."""
+        if self._proven >= self.expected:
+            raise LogCorrupt(
+                f"log segment {self.last.file.name}: no record {self.expected} at offset "
+                f"{self.last.end}, but {self._gap or 'a later record'} says that records "
+                f"up to {self._proven} had been durable"
+            )
+
+    def mend(self, segments: list[Segment]) -> None:
+        """Overwrite what does not count with zeros, and make durable what does.
+
+        Zeros, because a record that is written over the torn one could end
+        where the next torn one begins, which would then count.
+
+        The records of which nothing proves that they are durable are written
+        once more: after a failed sync the kernel may hold them as clean pages
+        that never reached the disk, and a sync alone would do nothing.
+        """
+        touched: dict[int, Segment] = {}
+        for record in self._unproven:
+            file = record.segment.file
+            file.pwrite(file.pread(record.end - record.offset, record.offset), record.offset)
+            touched[record.segment.sequence] = record.segment
+        for segment in segments:
+            used = self._used[segment.sequence]
+            if segment.sequence < self.last.sequence or used <= segment.end:
+                continue
+            _logger.warning(
+                "log segment %s: a torn tail of %d bytes at offset %d is dropped",
+                segment.file.name,
+                used - segment.end,
+                segment.end,
+            )
+            fill_with_zeros(segment.file, used, segment.end)
+            touched[segment.sequence] = segment
+        for segment in touched.values():
+            segment.file.sync()
+
+    def _note(self, record: _Record) -> None:
+        """Count a record; what contradicts itself cannot be trusted either."""
+        try:
+            self.index.add(record.items, record.segment.sequence, record.offset)
+        except (InvariantViolation, ProtocolError) as error:
+            raise LogCorrupt(
+                f"log segment {record.segment.file.name}: record {record.position} at offset "
+                f"{record.offset}: {error}"
+            ) from error
+        record.items = []
+        self.expected += 1
+        self.last = record.segment
+        self.last.end = record.end
+        self._unproven.append(record)
+
+
+def _open_segments(files: Files, store_id: str) -> list[tuple[Segment, SegmentHeader]]:
+    """Open all segments in order; remove preparations that did not end."""
+    sequences = []
+    for name in files.names():
+        sequence = segment_sequence(name)
+        if sequence is not None:
+            sequences.append(sequence)
+        elif name.endswith(TEMPORARY_SUFFIX):
+            files.remove(name)
+    if not sequences:
+        raise LogCorrupt("the log has no segments")
+    opened: list[tuple[Segment, SegmentHeader]] = []
+    try:
+        opened.extend(open_segment(files, sequence, store_id) for sequence in sorted(sequences))
+    except BaseException:
+        for segment, _ in opened:
+            segment.file.close()
+        raise
+    return opened
+
+
+def _arrange(
+    files: Files, segments: list[Segment], reader: _Reader, newest: SegmentHeader
+) -> Recovered:
+    """Part the segments in use from the prepared one after them."""
+    used = [segment for segment in segments if segment.sequence <= reader.last.sequence]
+    unused = segments[len(used) :]
+    for segment in reversed(unused[1:]):
+        _remove(files, segment)
+    return Recovered(
+        segments=used,
+        spare=unused[0] if unused else None,
+        index=reader.index,
+        position=reader.expected - 1,
+        oldest_sequence=newest.oldest_sequence,
+        oldest_position=newest.oldest_position,
+    )
+
+
+def _remove(files: Files, segment: Segment) -> None:
+    segment.file.close()
+    files.remove(segment.file.name)
+
+
+def _records(data: bytes, segment: Segment) -> Iterator[_Record]:
+    """Yield every valid record of a segment, also those after something bad.
+
+    After something bad the segment's salt is searched: it stands in every
+    record's header and nowhere else.
+    """
+    salt = segment.salt.to_bytes(8, "little")
+    offset = HEADER_BYTES
+    while True:
+        status, position, durable, items, end = codec.scan(
+            data, offset, segment.salt, segment.sequence
+        )
+        if status == codec.VALID:
+            yield _Record(segment, offset, end, position, durable, items)
+            offset = end
+            continue
+        found = data.find(salt, offset + codec.SALT_OFFSET + 1)
+        if found < 0:
+            return
+        offset = found - codec.SALT_OFFSET

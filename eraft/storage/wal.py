@@ -1,0 +1,365 @@
+"""The write-ahead log of a node: one stream of records for all its groups.
+
+The log does no direct I/O while it runs: `append` returns what to write
+where, somebody else writes and syncs it and says so with `durable`. Segments
+are prepared by whoever runs `Preparation.run`, off the event loop.
+"""
+
+import errno
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from eraft import limits
+from eraft._impl import log as entry_log
+from eraft._impl import wal as codec
+from eraft.errors import DiskFull, InvariantViolation, LogCorrupt, ProtocolError, StorageError
+from eraft.storage.files import File, Files
+from eraft.storage.index import GroupIndex
+from eraft.storage.items import Item, group_state_item
+from eraft.storage.reading import read_entries
+from eraft.storage.recovery import Recovered, recover
+from eraft.storage.segments import (
+    HEADER_BYTES,
+    TEMPORARY_SUFFIX,
+    Preparation,
+    Segment,
+    SegmentHeader,
+    open_segment,
+    segment_name,
+)
+from eraft.types import GroupState
+
+LOAD_BYTES = 4 * limits.MIB
+
+_logger = logging.getLogger(__name__)
+
+
+def _random_u64() -> int:
+    return secrets.randbits(64)
+
+
+@dataclass(slots=True, frozen=True)
+class LogOptions:
+    """How a node's log is kept.
+
+    `store_id`: 32 hexadecimal digits, in every segment. `segment_size_bytes`
+    holds for segments made from now on. `free_disk_bytes`: see
+    `WriteAheadLog.refuses`. `random_u64` draws the salts; clients must not be
+    able to guess it.
+    """
+
+    store_id: str
+    segment_size_bytes: int = limits.SEGMENT_SIZE_BYTES
+    free_disk_bytes: int = limits.FREE_DISK_BYTES
+    random_u64: Callable[[], int] = _random_u64
+
+
+@dataclass(slots=True, frozen=True)
+class WriteRequest:
+    """Write all of `data` to `file` at `offset`, sync the file, then report `position` durable.
+
+    Requests are carried out one after the other, in the order they were made.
+    """
+
+    file: File
+    offset: int
+    data: bytes
+    position: int
+
+
+def format_log(files: Files, options: LogOptions, states: Sequence[GroupState]) -> None:
+    """Make a new log whose first record, if there are states, founds those groups.
+
+    Raises:
+        DiskFull: there is no room for the first segment.
+        OSError: the disk fails otherwise.
+    """
+    _prepare(_preparation(options, 1, options.segment_size_bytes, 1, 1, 0), files)
+    if states:
+        log = WriteAheadLog.open(files, options)
+        request = log.append([group_state_item(state) for state in states])
+        request.file.pwrite(request.data, request.offset)
+        request.file.sync()
+        log.close()
+
+
+class WriteAheadLog:
+    """All that the node's groups have to remember, and where the entries are.
+
+    `append` makes one record of any number of items, atomic and in order.
+    Positions count records from 1 and never repeat.
+    """
+
+    def __init__(self, files: Files, options: LogOptions, recovered: Recovered) -> None:
+        """Use what `recovery.recover` returned; see `open`."""
+        self.options = options
+        self.position = recovered.position
+        """Position of the last record appended."""
+        self.durable_position = recovered.position
+        """Position up to which every record is known to be durable."""
+        self.segments_awaited = 0
+        """How often a segment had to be made on the spot because none was ready."""
+        self._files = files
+        self._index = recovered.index
+        self._segments = {segment.sequence: segment for segment in recovered.segments}
+        self._current = recovered.segments[-1]
+        self._spare = recovered.spare
+        self._oldest_sequence = recovered.oldest_sequence
+        self._oldest_position = recovered.oldest_position
+        self._preparing = False
+        self._prepared = 0
+
+    @classmethod
+    def open(cls, files: Files, options: LogOptions) -> "WriteAheadLog":
+        """Recover the log: read all of it, mend a torn tail, index the entries.
+
+        Raises:
+            LogCorrupt: something that had been durable cannot be read; the
+                log is left as it is, and the node's replicas are quarantined.
+            StorageError: the log is of a newer format or another store, or
+                the disk fails.
+        """
+        try:
+            return cls(files, options, recover(files, options.store_id))
+        except OSError as error:
+            raise StorageError(f"the log cannot be read: {error}") from error
+
+    @property
+    def groups(self) -> Mapping[int, GroupIndex]:
+        """What the log says of each group: identity, hard state, first and last entry."""
+        return self._index.groups
+
+    @property
+    def node(self) -> bytes:
+        """Payload of the last NODE item, empty before the first."""
+        return self._index.node
+
+    @property
+    def segments(self) -> int:
+        """Segments on disk, the spare one included."""
+        return len(self._segments) + (self._spare is not None)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the segments take on disk, the spare one included."""
+        size = sum(segment.size_bytes for segment in self._segments.values())
+        return size + (self._spare.size_bytes if self._spare else 0)
+
+    def log_bytes(self, gid: int) -> int:
+        """Return how many bytes of the group's entries the log holds, superseded ones included."""
+        return self._index.groups[gid].log_bytes
+
+    def append(self, items: Sequence[Item]) -> WriteRequest:
+        """Make the next record of the items (see `eraft.storage.items`).
+
+        If it has no room in the segment it goes to the next one; if that was
+        not prepared in time it is made on the spot, which blocks.
+
+        Raises:
+            InvariantViolation: the items contradict the log, or there are none.
+            DiskFull: a segment had to be made and there is no room.
+            StorageError: a segment had to be made and the disk fails.
+        """
+        if not items:
+            raise InvariantViolation("log: a record without items")
+        size = codec.record_size(items)
+        segment = self._current
+        if not segment.fits(size):
+            segment = self._next_segment(size)
+        offset = segment.end
+        try:
+            self._index.add(items, segment.sequence, offset)
+        except ProtocolError as error:
+            raise InvariantViolation(f"log: {error}") from error
+        self.position += 1
+        data = codec.encode_record(
+            segment.salt, segment.sequence, self.position, self.durable_position, items
+        )
+        segment.end = offset + size
+        return WriteRequest(segment.file, offset, data, self.position)
+
+    def durable(self, position: int) -> None:
+        """Note that every record up to `position` is written and synced."""
+        if not self.durable_position <= position <= self.position:
+            raise InvariantViolation(
+                f"log: position {position} reported durable, known is {self.durable_position} "
+                f"and the last one is {self.position}"
+            )
+        self.durable_position = position
+
+    def read(
+        self, gid: int, first_index: int, last_index: int, limit_bytes: int
+    ) -> tuple[bytes, int]:
+        """Return encoded entries from `first_index` on, and the index of the last one.
+
+        At least one entry, else no more than `limit_bytes`, up to
+        `last_index`. For entries that are durable. Reads the disk.
+
+        Raises:
+            LogCompacted: `first_index` is at or below the group's base.
+            LogCorrupt: a record cannot be read any more.
+            StorageError: the disk fails.
+        """
+        group = self._index.groups[gid]
+        try:
+            return read_entries(self._segments, group, first_index, last_index, limit_bytes)
+        except (ProtocolError, InvariantViolation) as error:
+            raise LogCorrupt(f"log of group {gid}: {error}") from error
+        except OSError as error:
+            raise StorageError(f"log of group {gid}: cannot be read: {error}") from error
+
+    def load(self, gid: int, applied_index: int, applied_term: int) -> entry_log.EntryLog:
+        """Return the entries after the last applied one, for a replica that starts.
+
+        The entries up to it stay on disk, for `read`.
+
+        Raises:
+            LogCorrupt: the applied state and the log contradict each other.
+            StorageError: the disk fails.
+        """
+        group = self._index.groups[gid]
+        where = f"log of group {gid}"
+        if not group.base_index <= applied_index <= group.last_index:
+            raise LogCorrupt(
+                f"{where}: the applied index {applied_index} is outside of the log, "
+                f"which goes from {group.base_index} to {group.last_index}"
+            )
+        if group.hard_state.commit > group.last_index:
+            raise LogCorrupt(
+                f"{where}: entry {group.hard_state.commit} was committed, "
+                f"but the log ends at {group.last_index}"
+            )
+        term = group.base_term
+        if applied_index > group.base_index:
+            blob, _ = self.read(gid, applied_index, applied_index, 0)
+            probe = entry_log.EntryLog(applied_index - 1)
+            probe.extend(applied_index, blob)
+            term = probe.last_term
+        if term != applied_term:
+            raise LogCorrupt(
+                f"{where}: entry {applied_index} was applied in term {applied_term}, "
+                f"the log has it in term {term}"
+            )
+        log = entry_log.EntryLog(applied_index, applied_term)
+        while log.last_index < group.last_index:
+            first = log.last_index + 1
+            blob, _ = self.read(gid, first, group.last_index, LOAD_BYTES)
+            try:
+                log.extend(first, blob)
+            except ProtocolError as error:
+                raise LogCorrupt(f"{where}: {error}") from error
+        return log
+
+    def preparations(self) -> list[Preparation]:
+        """Return the segments to make now, at most one; each is returned once.
+
+        Whoever takes it runs it in a thread, then calls `prepared` or
+        `prepare_failed`.
+        """
+        if self._preparing or self._spare:
+            return []
+        self._preparing = True
+        return [self._preparation(self.options.segment_size_bytes)]
+
+    def prepared(self, preparation: Preparation) -> None:
+        """Take over the segment that `preparation.run` made."""
+        self._preparing = False
+        if self._spare is None and preparation.header.sequence == self._current.sequence + 1:
+            self._spare = self._open(preparation.header.sequence)
+
+    def prepare_failed(self, preparation: Preparation, error: Exception) -> None:
+        """Note that `preparation.run` failed; the next call of `preparations` tries again."""
+        self._preparing = False
+        _logger.error("log segment %s cannot be prepared: %s", preparation.name, error)
+
+    def refuses(self, free_bytes: int) -> DiskFull | None:
+        """Return the error to answer writes with while the disk has only that much room.
+
+        Above the mark there is room for what the groups still have to log
+        when clients are refused already.
+        """
+        mark = self.options.free_disk_bytes
+        if free_bytes >= mark:
+            return None
+        return DiskFull(
+            f"the disk has {free_bytes // limits.MIB} MiB left, "
+            f"writes are refused below {mark // limits.MIB} MiB"
+        )
+
+    def close(self) -> None:
+        """Close the files; nothing is written or synced."""
+        for segment in self._segments.values():
+            segment.file.close()
+        if self._spare:
+            self._spare.file.close()
+
+    def _next_segment(self, size: int) -> Segment:
+        """Go on to the next segment; make it on the spot if it is not ready or too small."""
+        sequence = self._current.sequence + 1
+        segment = self._spare
+        while segment is None or not segment.fits(size):
+            if segment is not None:
+                segment.file.close()
+                self._files.remove(segment.file.name)
+            self.segments_awaited += 1
+            _logger.warning("log segment %s is made on the spot", segment_name(sequence))
+            needed = max(self.options.segment_size_bytes, HEADER_BYTES + size)
+            try:
+                _prepare(self._preparation(needed), self._files)
+            except OSError as error:
+                raise StorageError(f"a log segment cannot be made: {error}") from error
+            segment = self._open(sequence)
+        self._spare = None
+        self._segments[sequence] = segment
+        self._current = segment
+        return segment
+
+    def _preparation(self, size_bytes: int) -> Preparation:
+        self._prepared += 1
+        return _preparation(
+            self.options,
+            self._current.sequence + 1,
+            size_bytes,
+            self._oldest_sequence,
+            self._oldest_position,
+            self._prepared,
+        )
+
+    def _open(self, sequence: int) -> Segment:
+        try:
+            return open_segment(self._files, sequence, self.options.store_id)[0]
+        except OSError as error:
+            raise StorageError(f"{segment_name(sequence)} cannot be opened: {error}") from error
+
+
+def _preparation(
+    options: LogOptions,
+    sequence: int,
+    size_bytes: int,
+    oldest_sequence: int,
+    oldest_position: int,
+    number: int,
+) -> Preparation:
+    """Return how to make a segment; `number` tells two attempts at the same one apart."""
+    header = SegmentHeader(
+        store_id=options.store_id,
+        sequence=sequence,
+        # Never 0: zeros are what an unused part of a segment consists of.
+        salt=options.random_u64() | 1,
+        size_bytes=max(size_bytes, HEADER_BYTES),
+        oldest_sequence=oldest_sequence,
+        oldest_position=oldest_position,
+    )
+    return Preparation(header, f"{segment_name(sequence)}.{number}{TEMPORARY_SUFFIX}")
+
+
+def _prepare(preparation: Preparation, files: Files) -> None:
+    """Run a preparation; DiskFull if there is no room."""
+    try:
+        preparation.run(files)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no room for log segment {preparation.name}: {error}") from error
+        raise
