@@ -33,7 +33,7 @@ def add_command(
         name,
         help=summary,
         description=(text or summary).strip("\n"),
-        epilog=f"examples:\n{examples.rstrip()}" if examples else None,
+        epilog="examples:\n" + examples.strip("\n") if examples else None,
         formatter_class=_Formatter,
     )
     if run is not None:

@@ -126,7 +126,8 @@ def check_same(cluster: Cluster, plan: Plan) -> None:
     for name, value in plan.settings.items():
         flag = config.flag(name)
         want[flag] = str(value)
-        have[flag] = first.command[first.command.index(flag) + 1] if flag in first.command else "-"
+        given = flag in first.command
+        have[flag] = first.command[first.command.index(flag) + 1] if given else "the default"
     for flag, value in want.items():
         if value is not None and value != have[flag]:
             raise ConfigError(

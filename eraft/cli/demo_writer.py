@@ -94,7 +94,7 @@ class Writer(threading.Thread):
         return len(self._times_s) - bisect_right(self._times_s, when_s)
 
     def gap_s(self, when_s: float) -> float:
-        """The longest time between two successive acknowledged writes, the second after a moment."""
+        """The longest time between two acknowledged writes, the later one after a moment."""
         pairs = itertools.pairwise(list(self._times_s))
         return max((later - earlier for earlier, later in pairs if later > when_s), default=0.0)
 

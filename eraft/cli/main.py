@@ -23,7 +23,7 @@ What is going on:            eraft status
 
 def build_parser() -> argparse.ArgumentParser:
     # Each command imports what it needs; together they are quick to load.
-    from eraft.cli import cluster, demo, init, meta, serve, status
+    from eraft.cli import bench, cluster, demo, init, meta, serve, status
 
     parser = argparse.ArgumentParser(
         prog="eraft",
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--version", action="version", version=f"eraft {eraft.__version__} ({eraft.IMPL})"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (init, serve, cluster, status, meta, demo):
+    for module in (init, serve, cluster, status, meta, bench, demo):
         module.add_parser(commands)
     return parser
 

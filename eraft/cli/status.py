@@ -12,6 +12,7 @@ import orjson
 from eraft.cli import admin, cluster_file
 from eraft.cli.arguments import CommandFailed, add_command, add_json
 from eraft.errors import EraftError
+from eraft.metaserver.table import ConfigTable
 from eraft.types import BUCKETS
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def ask_all(addresses: dict[int, str]) -> dict[int, Status]:
             answer: Status = admin.ask(where, "STATUS", answer_s=STATUS_S)
         except EraftError as error:
             return {"admin": where, "error": str(error)}
+        if not isinstance(answer, dict) or "node_id" not in answer:
+            return {"admin": where, "error": f"{where}: this is not the status of an eraft node"}
         return answer
 
     if not addresses:
@@ -106,6 +109,7 @@ def newest_table(addresses: list[str]) -> Status | None:
     for where in addresses:
         try:
             table: Status = admin.ask(where, "META", "QUERY", answer_s=TABLE_S)
+            ConfigTable.from_dict(table)
         except EraftError:
             continue
         return table
