@@ -60,9 +60,7 @@ class Listeners:
         """Begin to accept."""
         loop = asyncio.get_running_loop()
         for sock, factory in self._bound:
-            self._servers.append(
-                await loop.create_server(factory, sock=sock, backlog=_BACKLOG)
-            )
+            self._servers.append(await loop.create_server(factory, sock=sock, backlog=_BACKLOG))
 
     def close(self) -> None:
         """Accept no more."""

@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
@@ -18,7 +17,7 @@ import uvloop
 
 from eraft import IMPL, __version__, limits
 from eraft._impl import wal
-from eraft.errors import ConfigError, InvariantViolation, StorageError
+from eraft.errors import ConfigError, InvariantViolation, LogCorrupt, StorageError
 from eraft.net.connections import AdminConnection, ClientConnection, Connection, RefusedConnection
 from eraft.net.listeners import Listeners
 from eraft.net.peers import PeerLink, PeerReceiver
@@ -28,7 +27,7 @@ from eraft.node.options import NodeOptions
 from eraft.node.outputs import Outputs
 from eraft.storage.directory import DataDirectory, open_directory
 from eraft.storage.files import DiskFiles
-from eraft.storage.recovery import Recovered, recover
+from eraft.storage.segments import Preparation
 from eraft.storage.state import RocksStore
 from eraft.storage.wal import LogOptions, WriteAheadLog
 from eraft.types import NodeAddress
@@ -57,7 +56,8 @@ class Server:
         self._links: dict[tuple[int, int], PeerLink] = {}
         self._workers = ThreadPoolExecutor(1, "eraft-disk")
         self._flushing = False
-        self._preparing = False
+        self._files = DiskFiles(directory.log_path)
+        self._disk_checked_s = 0.0
         self._stop = self._loop.create_future()
         self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._writer = wal.LogWriter(self._eventfd)
@@ -72,7 +72,7 @@ class Server:
         )
         identity = self.directory.identity
         self.store = RocksStore(self.directory.state_path)
-        log, recovered = self._recover()
+        self._log, corrupt = self._recover()
         address = NodeAddress(
             identity.node_id, identity.store_id, listeners.client, listeners.peer, listeners.admin
         )
@@ -80,10 +80,11 @@ class Server:
             self.options,
             identity,
             address,
-            log,
-            recovered,
+            self._log,
+            corrupt,
             self.store,
             Random(secrets.randbits(64)),
+            os.getpid(),
             time.time_ns() // 1_000_000,
             self._loop.time(),
         )
@@ -110,23 +111,26 @@ class Server:
             IMPL,
         )
 
-    def _recover(self) -> tuple[WriteAheadLog, Recovered]:
-        files = DiskFiles(self.directory.log_path)
+    def _recover(self) -> tuple[WriteAheadLog | None, str]:
+        """The log, or None and why it is corrupt."""
         started_s = time.monotonic()
         options = LogOptions(
             self.directory.identity.store_id,
             segment_size_bytes=self.options.segment_size_bytes,
+            free_disk_bytes=self.options.free_disk_bytes,
         )
-        log, recovered = recover(files, options, self.store, self.options.log_tail_bytes)
-        if recovered.corrupt:
-            logger.critical("QUARANTINED: %s", recovered.corrupt)
+        try:
+            log = WriteAheadLog.open(self._files, options)
+        except LogCorrupt as error:
+            logger.critical("QUARANTINED: %s", error)
+            return None, str(error)
         logger.info(
             "log recovered: %d groups, %.1f MiB in %d ms",
-            len(recovered.groups),
+            len(log.groups),
             log.size_bytes / limits.MIB,
             (time.monotonic() - started_s) * 1000,
         )
-        return log, recovered
+        return log, ""
 
     async def run(self) -> int:
         """Serve until a signal or a fatal error; the exit status."""
@@ -169,7 +173,8 @@ class Server:
             await self._loop.run_in_executor(self._workers, self.store.flush)
         self._workers.shutdown()
         self.store.close()
-        self.node.log.close()
+        if self._log is not None:
+            self._log.close()
         logger.info("stopped")
 
     # Turns
@@ -203,9 +208,7 @@ class Server:
     def _carry_out(self, outputs: Outputs) -> None:
         record = outputs.record
         if record is not None:
-            self._writer.submit(
-                record.file.fileno(), record.offset, record.data, record.position
-            )
+            self._writer.submit(record.file.fileno(), record.offset, record.data, record.position)
         links = self._links
         for node_id, frames in outputs.frames.items():
             links[node_id, hello.MAIN].send(frames)
@@ -261,41 +264,37 @@ class Server:
 
     # Work beside the loop
 
-    def _off_loop(self, work: Callable[[], None], done: Callable[[], None]) -> None:
-        """Run what blocks in the disk's worker thread; a failure stops the node."""
-
-        def finished(error: BaseException | None) -> None:
-            if error is not None:
-                self.fail(error)
-            else:
-                done()
-
-        future = self._loop.run_in_executor(self._workers, work)
-        future.add_done_callback(lambda ended: finished(ended.exception()))
-
     def _flush_store(self) -> None:
         if self._flushing:
             return
         self._flushing = True
 
-        def done() -> None:
+        def finished(future: asyncio.Future[None]) -> None:
             self._flushing = False
+            error = future.exception()
+            if error is not None:
+                self.fail(error)
 
-        self._off_loop(self.store.flush, done)
+        self._loop.run_in_executor(self._workers, self.store.flush).add_done_callback(finished)
 
     def _prepare_segments(self) -> None:
-        if self._preparing:
-            return
-        preparation = self.node.log.preparation()
-        if preparation is None:
-            return
-        self._preparing = True
+        for preparation in self.node.log.preparations():
+            self._prepare_segment(preparation)
 
-        def done() -> None:
-            self._preparing = False
-            self.node.log.prepared(preparation)
+    def _prepare_segment(self, preparation: Preparation) -> None:
+        log = self.node.log
 
-        self._off_loop(preparation.run, done)
+        def finished(future: asyncio.Future[None]) -> None:
+            error = future.exception()
+            if error is None:
+                log.prepared(preparation)
+            elif isinstance(error, OSError):
+                log.prepare_failed(preparation, error)
+            else:
+                self.fail(error)
+
+        future = self._loop.run_in_executor(self._workers, preparation.run, self._files)
+        future.add_done_callback(finished)
 
     # Connections
 

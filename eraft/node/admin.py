@@ -11,8 +11,8 @@ from eraft import limits
 from eraft._impl import resp
 from eraft.errors import NotApplied, ProtocolError
 from eraft.metaserver import command
+from eraft.node import status
 from eraft.node.slots import Slot, SlotQueue
-from eraft.node.status import Status
 from eraft.types import BUCKETS
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class AdminClient:
         if name == b"PING" and len(args) == 1:
             slot.settle([resp.Simple(b"PONG")], 0)
         elif name == b"STATUS" and len(args) == 1:
-            Status(self._node, lambda found: _answer(slot, {"ok": found})).start()
+            status.start(self._node, lambda found: _answer(slot, {"ok": found}))
         elif name == b"META":
             try:
                 operation = command.parse(args[1:])

@@ -159,7 +159,7 @@ class Client:
     def _command(self, args: list[bytes]) -> None:
         try:
             spec = admission.lookup(args)
-            self.node.count_command(spec.name)
+            self.node.context.count_calls(spec.name, 1)
             if spec.kind is Kind.LOCAL:
                 self._local(args)
             elif spec.kind is Kind.KEYSPACE:

@@ -13,9 +13,9 @@ from eraft.node.meta import MetaReplica
 from eraft.node.replica import Replica
 from eraft.node.shard import ShardReplica
 from eraft.shardkv.machine import ShardMachine
-from eraft.storage.recovery import Recovered
+from eraft.storage.items import group_state_item
 from eraft.storage.state import ReplicaRows
-from eraft.storage.wal import GroupStateItem
+from eraft.storage.wal import WriteAheadLog
 from eraft.types import METASERVER_GID, ConfState, GroupState, HardState, ReplicaAddress
 
 if TYPE_CHECKING:
@@ -27,21 +27,26 @@ logger = logging.getLogger("eraft.groups")
 class Groups:
     """Makes the node's replicas. A replica is made once; its id is never used again."""
 
-    def __init__(self, node: Node, recovered: Recovered) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
-        self._recovered = recovered
-        states = [found.state for found in recovered.groups.values()]
-        self._next_generation = max((state.generation for state in states), default=0) + 1
+        self._next_generation = 1
 
-    def restore(self) -> None:
-        """Make the replicas that the log knows."""
-        for _, found in sorted(self._recovered.groups.items()):
-            replica = self._make(found.state, found.hard_state, found.entries)
+    def restore(self, write_ahead_log: WriteAheadLog) -> None:
+        """Make the replicas that the log knows.
+
+        LogCorrupt when a replica's state and its log contradict each other.
+        """
+        for gid, found in sorted(write_ahead_log.groups.items()):
+            self._next_generation = max(self._next_generation, found.state.generation + 1)
+            rows = ReplicaRows(self._node.store, found.state.generation)
+            applied, applied_term, _ = rows.applied()
+            entries = write_ahead_log.load(gid, applied, applied_term)
+            replica = self._make(found.state, found.hard_state, entries, rows)
             logger.info(
                 "group %d: replica %d restored, log to %d, applied %d",
                 replica.gid,
                 replica.replica_id,
-                found.entries.last_index,
+                entries.last_index,
                 replica.applied,
             )
 
@@ -52,9 +57,7 @@ class Groups:
             if gid not in self._node.replicas and gid != METASERVER_GID:
                 self._create(gid, replica, table.groups[gid].replicas)
 
-    def _create(
-        self, gid: int, own: ReplicaAddress, members: tuple[ReplicaAddress, ...]
-    ) -> None:
+    def _create(self, gid: int, own: ReplicaAddress, members: tuple[ReplicaAddress, ...]) -> None:
         state = GroupState(
             gid=gid,
             replica_id=own.replica_id,
@@ -63,13 +66,15 @@ class Groups:
             members=members,
         )
         self._next_generation += 1
-        self._node.persist(GroupStateItem(state))
-        self._make(state, HardState(), log.EntryLog())
+        self._node.persist(group_state_item(state))
+        rows = ReplicaRows(self._node.store, state.generation)
+        self._make(state, HardState(), log.EntryLog(), rows)
         logger.info("group %d: replica %d created", gid, own.replica_id)
 
-    def _make(self, state: GroupState, hard_state: HardState, entries: log.EntryLog) -> Replica:
+    def _make(
+        self, state: GroupState, hard_state: HardState, entries: log.EntryLog, rows: ReplicaRows
+    ) -> Replica:
         node = self._node
-        rows = ReplicaRows(node.store, state.generation)
         replica: Replica
         if state.gid == METASERVER_GID:
             machine = MetaMachine(founding_table(node.identity.metaserver))
@@ -79,7 +84,7 @@ class Groups:
             shard.open_lane(len(node.lanes))
             node.lanes.append(shard.lane)
             node.shards.append(shard)
-            node.router.add_local(shard)
+            node.router.groups[state.gid] = shard
             replica = shard
         node.replicas[state.gid] = replica
         node.touch(replica)

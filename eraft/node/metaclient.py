@@ -57,7 +57,10 @@ class MetaClient:
         request_id = f"{self._prefix}-{self._count}"
         now_s = self._node.now_s
         self._requests[request_id] = _Request(
-            operations.encode(request_id, operation), on_answer, now_s + limits.META_REQUEST_S, now_s
+            operations.encode(request_id, operation),
+            on_answer,
+            now_s + limits.META_REQUEST_S,
+            now_s,
         )
         self.tick()
 

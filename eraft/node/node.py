@@ -16,12 +16,20 @@ from typing import Any
 
 from eraft import limits
 from eraft._impl import frames, resp
-from eraft.errors import LogCompacted, ProtocolError, StoreStalled
+from eraft._impl import log as entry_log
+from eraft.errors import (
+    InvariantViolation,
+    LogCompacted,
+    LogCorrupt,
+    ProtocolError,
+    StoreStalled,
+)
 from eraft.metaserver.chain import VersionChain
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.operations import Register
 from eraft.metaserver.table import ConfigTable
 from eraft.node import hello
+from eraft.node.admin import AdminClient
 from eraft.node.client import Client
 from eraft.node.context import Context
 from eraft.node.gossip import Gossip, Lead
@@ -30,8 +38,8 @@ from eraft.node.meta import MetaReplica
 from eraft.node.metaclient import MetaClient, encode_answer
 from eraft.node.options import NodeOptions
 from eraft.node.outputs import Outputs
-from eraft.node.reads import CommandRead, Job
-from eraft.node.replica import CLUSTER_DOWN, Replica
+from eraft.node.reads import Job
+from eraft.node.replica import Replica
 from eraft.node.rerouted import Rerouted
 from eraft.node.session import Session
 from eraft.node.shard import ShardReplica
@@ -39,9 +47,9 @@ from eraft.raft import Fetch
 from eraft.shardkv.router import Router
 from eraft.shardkv.specs import PLAIN_READS, PLAIN_WRITES
 from eraft.storage.directory import Identity
-from eraft.storage.recovery import Recovered
+from eraft.storage.items import Item
 from eraft.storage.state import ReplicaRows, StateStore
-from eraft.storage.wal import Item, WriteAheadLog
+from eraft.storage.wal import WriteAheadLog
 from eraft.types import BUCKETS, METASERVER_GID, Message, NodeAddress
 
 logger = logging.getLogger("eraft.node")
@@ -57,22 +65,23 @@ class Node:
         options: NodeOptions,
         identity: Identity,
         address: NodeAddress,
-        log: WriteAheadLog,
-        recovered: Recovered,
+        log: WriteAheadLog | None,
+        corrupt: str,
         store: StateStore,
         random: Random,
+        pid: int,
         wall_ms: int,
         now_s: float,
     ) -> None:
         self.options = options
         self.identity = identity
         self.address = address
-        self.log = log
+        self._log = log
         self.store = store
         self.random = random
         self.wall_ms = wall_ms
         self.now_s = now_s
-        self.quarantined = recovered.corrupt
+        self.quarantined = corrupt
         self.disk_full = ""
 
         self.command_table = resp.CommandTable(PLAIN_WRITES, PLAIN_READS)
@@ -87,8 +96,8 @@ class Node:
         self.router.set_table(self.table)
         self.gossip = Gossip(identity.node_id, self.send_frame)
         self.meta = MetaClient(self)
-        self.context = Context(self)
-        self.sessions: dict[int, Client] = {}
+        self.context = Context(self, pid)
+        self.clients: dict[int, Client] = {}
         self._session_count = 0
 
         self._outputs = Outputs()
@@ -110,11 +119,31 @@ class Node:
         self._leads_changed = False
 
         self.replicas: dict[int, Replica] = {}
-        self._groups = Groups(self, recovered)
-        if not self.quarantined:
-            self._groups.restore()
-            self._groups.follow(self.table)
+        self._groups = Groups(self)
+        if log is not None:
+            try:
+                self._groups.restore(log)
+                self._groups.follow(self.table)
+            except LogCorrupt as error:
+                self._quarantine(str(error))
         self._learn_peers()
+
+    def _quarantine(self, why: str) -> None:
+        """This node's replicas neither vote nor serve until they are replaced."""
+        self.quarantined = why
+        self.replicas.clear()
+        self.router.groups.clear()
+        self._dirty.clear()
+        self._items.clear()
+
+    @property
+    def log(self) -> WriteAheadLog:
+        """The write-ahead log; a quarantined node has nothing that would ask for it."""
+        if self._log is None or self.quarantined:
+            raise InvariantViolation(
+                f"a quarantined node does not touch its log: {self.quarantined}"
+            )
+        return self._log
 
     # Time and inputs
 
@@ -207,9 +236,9 @@ class Node:
 
     def log_durable(self, position: int) -> None:
         """The record handed out last is durable."""
-        self.log.durable(position)
         if self._flight is None:
             return
+        self.log.durable(position)
         tokens, after = self._flight
         self._flight = None
         for replica, token in tokens:
@@ -245,18 +274,22 @@ class Node:
     ) -> Client:
         """A new client connection."""
         self._session_count += 1
-        session = Session(
-            id=self._session_count, addr=addr, laddr=laddr, created_s=self.now_s
-        )
+        session = Session(id=self._session_count, addr=addr, laddr=laddr, created_s=self.now_s)
         client = Client(self, session, on_output, on_close)
-        self.sessions[session.id] = client
+        self.clients[session.id] = client
         return client
+
+    def connect_admin(
+        self, on_output: Callable[[], None], on_close: Callable[[str, bool], None]
+    ) -> AdminClient:
+        """A new connection of an operator."""
+        return AdminClient(self, on_output, on_close)
 
     def disconnect(self, client: Client) -> None:
         """A client connection is gone."""
         client.lost()
         key = client.session.id
-        self.sessions.pop(key, None)
+        self.clients.pop(key, None)
         self._held.pop(key, None)
         self._resume.pop(key, None)
 
@@ -290,10 +323,6 @@ class Node:
         if not self.disk_full:
             return None
         return resp.ReplyError(b"MISCONF eraft refuses writes: " + self.disk_full.encode())
-
-    def count_command(self, name: bytes) -> None:
-        """Count a command for INFO commandstats."""
-        self.context.count_command(name)
 
     def shard(self, gid: int) -> ShardReplica:
         """The local replica of a data group."""
@@ -346,14 +375,23 @@ class Node:
     def fetch(self, replica: Replica, fetch: Fetch) -> None:
         """Read entries below the memory tail for a follower that is behind."""
         try:
+            prev_term = self._term_on_disk(replica.gid, fetch.first_index - 1)
             blob, _ = self.log.read(
-                replica.gid, fetch.first_index, replica.entries.last_index, fetch.limit_bytes
+                replica.gid, fetch.first_index, replica.entries.base_index, fetch.limit_bytes
             )
         except LogCompacted as error:
             logger.error("group %d: %s", replica.gid, error)
             replica.raft.fetch_failed(fetch.replica_id)
             return
-        replica.raft.fetched(fetch.replica_id, fetch.first_index, blob)
+        replica.raft.fetched(fetch.replica_id, fetch.first_index, prev_term, blob)
+
+    def _term_on_disk(self, gid: int, index: int) -> int:
+        group = self.log.groups[gid]
+        if index == group.base_index:
+            return group.base_term
+        found = entry_log.EntryLog(index - 1)
+        found.extend(index, self.log.read(gid, index, index, 0)[0])
+        return found.last_term
 
     def write_behind(self, replica: Replica) -> None:
         """Hand a replica's rows to the store; when it stalls, try again at the next tick."""
@@ -361,6 +399,12 @@ class Node:
             replica.rows.write()
         except StoreStalled:
             self._stalled[replica.gid] = replica
+
+    def write_all_behind(self) -> None:
+        """Hand everything that is applied to the store, before a clean stop."""
+        self.rows.write()
+        for replica in self.replicas.values():
+            self.write_behind(replica)
 
     def _retry_stalled(self) -> None:
         stalled, self._stalled = self._stalled, {}
@@ -373,7 +417,7 @@ class Node:
 
     def ownership_changed(self, replica: Replica) -> None:
         """Which buckets plain commands may be admitted for has changed."""
-        if isinstance(replica, ShardReplica):
+        if isinstance(replica, ShardReplica) and replica.ordinal <= limits.LANES:
             admits = replica.serving and not self.disk_full
             self.router.admit_table(self.admit, replica.ordinal, replica, admits)
         self._leads_changed = True

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from eraft import limits
 from eraft._impl import log, resp
-from eraft.errors import NotLeader, StorageError
+from eraft.errors import NotLeader
 from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
+from eraft.storage.items import entries_item, hard_state_item
 from eraft.storage.machine import StateMachine
 from eraft.storage.state import ReplicaRows
-from eraft.storage.wal import EntriesItem, HardStateItem
 from eraft.types import EntryKind, GroupState, HardState, Message, MessageKind
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ class Replica:
                 heartbeat_ticks=options.heartbeat_ticks,
                 append_limit_bytes=limits.APPEND_SIZE_BYTES,
                 appends_in_flight=limits.APPENDS_IN_FLIGHT,
+                tail_bytes=options.log_tail_bytes,
                 random=Random(node.random.getrandbits(64)),
             ),
             hard_state,
@@ -228,9 +229,9 @@ class Replica:
         node = self.node
         if ready.token:
             if ready.hard_state is not None:
-                node.persist(HardStateItem(self.gid, ready.hard_state))
+                node.persist(hard_state_item(self.gid, ready.hard_state))
             if ready.entries:
-                node.persist(EntriesItem(self.gid, ready.first_index, ready.entries))
+                node.persist(entries_item(self.gid, ready.first_index, ready.entries))
             node.on_durable(self, ready.token)
         for message in ready.messages:
             self._send(message)
@@ -293,7 +294,6 @@ class Replica:
         self.raft.applied_to(index)
         if rows.pending >= limits.WRITE_BEHIND_ROWS or rows.size_hint >= limits.WRITE_BEHIND_BYTES:
             self.node.write_behind(self)
-        self._trim()
         if self._apply_to > index:
             self.node.touch(self)
         self.after_apply()
@@ -313,18 +313,9 @@ class Replica:
         if index >= entries.first_index:
             return entries.term(index), entries.kind(index), entries.payload(index)
         blob, _ = self.node.log.read(self.gid, index, index, 0)
-        size, kind, term = log.ENTRY_HEADER.unpack_from(blob)
-        return term, kind, blob[log.ENTRY_HEADER_BYTES : log.ENTRY_HEADER_BYTES + size]
-
-    def _trim(self) -> None:
-        """Keep the tail in memory within its limit; older entries are read from the log."""
-        entries = self.entries
-        tail_bytes = self.node.options.log_tail_bytes
-        while entries.size_bytes > tail_bytes:
-            last = min(self.applied, self.raft.durable_index, entries.first_index + 255)
-            if last < entries.first_index:
-                return
-            entries.compact(last)
+        found = log.EntryLog(index - 1)
+        found.extend(index, blob)
+        return found.term(index), found.kind(index), found.payload(index)
 
     # Roles
 

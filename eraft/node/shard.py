@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eraft import limits
-from eraft._impl import batch, resp
+from eraft._impl import resp
 from eraft.node.replica import CLUSTER_DOWN, Proposal, Replica, Waiter
 from eraft.shardkv.machine import ShardMachine
-from eraft.types import EntryKind
 
 if TYPE_CHECKING:
-    from eraft.node.slots import Slot
+    pass
 
 TICK = (b"_TICK",)
 

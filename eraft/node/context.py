@@ -1,0 +1,94 @@
+"""What the local commands and STATUS see of a node, and its counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from eraft.node.session import Session
+from eraft.shardkv.router import Router, split_address
+
+if TYPE_CHECKING:
+    from eraft.node.node import Node
+
+
+class Context:
+    """The node's side of `local.LocalContext`."""
+
+    def __init__(self, node: Node, pid: int) -> None:
+        self._node = node
+        self.cluster_id = node.identity.cluster_id
+        self.started_s = node.now_s
+        self.run_id = f"{node.random.getrandbits(160):040x}"
+        self.pid = pid
+        self.counters: dict[str, int] = {}
+        self.command_calls: dict[bytes, int] = {}
+
+    @property
+    def router(self) -> Router:
+        """Config table, leaders and local groups."""
+        return self._node.router
+
+    @property
+    def now_s(self) -> float:
+        """Monotonic time in seconds."""
+        return self._node.now_s
+
+    @property
+    def wall_ms(self) -> int:
+        """Unix time in milliseconds."""
+        return self._node.wall_ms
+
+    @property
+    def port(self) -> int:
+        """The port for clients."""
+        return split_address(self._node.address.client)[1]
+
+    @property
+    def settings(self) -> Mapping[bytes, bytes]:
+        """What CONFIG GET shows: Redis's names for what is so in eraft."""
+        host, port = split_address(self._node.address.client)
+        options = self._node.options
+        return {
+            b"appendfsync": b"always",
+            b"appendonly": b"yes",
+            b"bind": host.encode(),
+            b"cluster-enabled": b"yes",
+            b"databases": b"1",
+            b"dir": options.data_dir.encode(),
+            b"io-threads": b"1",
+            b"maxclients": b"%d" % options.connections,
+            b"maxmemory": b"0",
+            b"maxmemory-policy": b"noeviction",
+            b"port": b"%d" % port,
+            b"proto-max-bulk-len": b"%d" % options.value_size_bytes,
+            b"save": b"",
+            b"timeout": b"0",
+        }
+
+    @property
+    def keyspace(self) -> tuple[int, int]:
+        """About how many keys this node holds; how many expire is not counted."""
+        return self._node.store.stats()["keys"], 0
+
+    @property
+    def sessions(self) -> Mapping[int, Session]:
+        """The client connections by id, in the order in which they came."""
+        return {key: client.session for key, client in self._node.clients.items()}
+
+    def kill(self, session: Session) -> None:
+        """Close a connection other than the one whose command is executed."""
+        self._node.clients[session.id].close("CLIENT KILL", at_once=True)
+
+    def reset_stats(self) -> None:
+        """Set the counters to zero."""
+        self.counters.clear()
+        self.command_calls.clear()
+
+    def count(self, name: str) -> None:
+        """Count one of something that happened."""
+        self.counters[name] = self.counters.get(name, 0) + 1
+
+    def count_calls(self, name: bytes, calls: int) -> None:
+        """Count calls of a command."""
+        self.command_calls[name] = self.command_calls.get(name, 0) + calls

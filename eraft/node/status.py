@@ -1,0 +1,94 @@
+"""STATUS: a node and its replicas at a glance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from eraft import IMPL, __version__
+from eraft._impl import resp
+from eraft.node.reads import Job
+from eraft.node.shard import ShardReplica
+from eraft.shardkv import keyspace
+from eraft.shardkv.cluster import ClusterView
+from eraft.types import METASERVER_GID
+
+if TYPE_CHECKING:
+    from eraft.node.node import Node
+    from eraft.node.replica import Replica
+
+
+def start(node: Node, done: Callable[[dict[str, Any]], None]) -> None:
+    """Put a status together, counting keys in slices, and hand it to `done`."""
+    shards = [item for item in node.replicas.values() if isinstance(item, ShardReplica)]
+    keys: dict[int, int] = {}
+
+    def count_next() -> None:
+        if len(keys) == len(shards):
+            done(_status(node, keys))
+            return
+        shard = shards[len(keys)]
+
+        def counted(count: int) -> None:
+            keys[shard.gid] = count
+            count_next()
+
+        node.start_job(Job(keyspace.dbsize([shard.machine]), counted))
+
+    count_next()
+
+
+def _status(node: Node, keys: dict[int, int]) -> dict[str, Any]:
+    view = ClusterView(node.router, node.identity.cluster_id, node.now_s, node.wall_ms)
+    return {
+        "node_id": node.identity.node_id,
+        "store_id": node.identity.store_id,
+        "cluster_id": node.identity.cluster_id,
+        "version": __version__,
+        "impl": IMPL,
+        "traced": resp.TRACED,
+        "pid": node.context.pid,
+        "uptime_s": round(node.now_s - node.context.started_s, 3),
+        "client": node.address.client,
+        "peer": node.address.peer,
+        "admin": node.address.admin,
+        "role": view.role,
+        "table_version": node.table.version,
+        "quarantined": node.quarantined or None,
+        "refuses_writes": node.disk_full or None,
+        "log": _log(node),
+        "connections": len(node.clients),
+        "groups": [_group(item, keys.get(gid)) for gid, item in sorted(node.replicas.items())],
+        "stats": {**node.context.counters, **node.store.stats()},
+    }
+
+
+def _log(node: Node) -> dict[str, Any] | None:
+    if node.quarantined:
+        return None
+    return {
+        "size_bytes": node.log.size_bytes,
+        "segments": node.log.segments,
+        "durable": node.log.durable_position,
+    }
+
+
+def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
+    status = replica.raft.status()
+    node = replica.node
+    found = {
+        "gid": replica.gid,
+        "replica_id": replica.replica_id,
+        "role": status.role,
+        "serving": replica.serving,
+        "term": status.term,
+        "leader": replica.leader_node or None,
+        "commit": status.commit,
+        "applied": replica.applied,
+        "last_index": status.last_index,
+        "log_size_bytes": node.log.log_bytes(replica.gid),
+    }
+    if replica.gid != METASERVER_GID and isinstance(replica, ShardReplica):
+        found["buckets"] = replica.machine.buckets_owned
+        found["keys"] = keys
+    return found
