@@ -1,0 +1,124 @@
+"""Random histories: every fault at once, every safety property at every step, life after it.
+
+`ERAFT_RAFT_SEEDS` sets how many seeds run (default 400), `ERAFT_RAFT_SEED` runs a single one.
+"""
+
+import os
+from random import Random
+
+import pytest
+
+from eraft.raft import Role
+from tests.raft.network import Faults, Network
+
+SEEDS = int(os.environ.get("ERAFT_RAFT_SEEDS", "400"))
+ONE = os.environ.get("ERAFT_RAFT_SEED")
+CHUNKS = 10
+
+
+def network_of(rng: Random) -> Network:
+    """A group in a random environment, from good to dreadful."""
+    bad = rng.random() < 0.7
+    faults = Faults(
+        drop=rng.choice([0.0, 0.02, 0.1, 0.25]) if bad else 0.0,
+        duplicate=rng.choice([0.0, 0.05, 0.2]) if bad else 0.0,
+        delay=rng.choice([(0.05, 0.15), (0.05, 2.0), (0.5, 4.0)]),
+        late=rng.choice([0.0, 0.0, 0.05, 0.2]) if bad else 0.0,
+        write=rng.choice([(0.0, 0.1), (0.1, 1.0), (0.5, 5.0)]),
+        acknowledge=rng.choice([(0.0, 0.05), (0.0, 3.0)]),
+    )
+    return Network(
+        rng.choice([1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 7]),
+        rng.getrandbits(32),
+        faults,
+        election_ticks=rng.choice([4, 10]),
+        heartbeat_ticks=rng.choice([1, 2]),
+        append_limit_bytes=rng.choice([40, 200, 1 << 20]),
+        appends_in_flight=rng.choice([1, 2, 2, 3]),
+        tail_bytes=rng.choice([100, 1000, 1 << 20]),
+    )
+
+
+def misfortune(net: Network, rng: Random) -> None:
+    """One change of circumstances, often at the expense of a leader."""
+    leaders = net.leaders()
+    host = rng.choice(leaders if leaders and rng.random() < 0.5 else list(net.hosts.values()))
+    group = host.group
+    what = rng.randrange(14)
+    if group is None:
+        if what < 10:
+            host.start()
+    elif what < 3:
+        host.crash()
+    elif what < 5:
+        ids = list(net.hosts)
+        rng.shuffle(ids)
+        split = rng.randint(1, len(ids))
+        net.partition(ids[:split], ids[split:])
+    elif what < 7:
+        # A leader with a minority: what it appends now may be replaced.
+        near = [host.replica_id, *rng.sample(list(net.hosts), k=(len(net.hosts) - 1) // 2)]
+        net.partition(near, [i for i in net.hosts if i not in near])
+    elif what == 7:
+        others = [(a, b) for a in net.hosts for b in net.hosts if a != b]
+        net.cut.update(rng.sample(others, k=min(len(others), rng.randint(0, 3))))
+    elif what < 11:
+        if rng.random() < 0.5:
+            net.tell_unreachable()
+        net.heal()
+    elif what == 11:
+        host.call(group.step_down, "told to")
+    elif what == 12:
+        host.call(group.campaign)
+
+
+def run(seed: int) -> Network:
+    rng = Random(seed)
+    net = network_of(rng)
+    for _ in range(rng.randint(20, 50)):
+        net.run(rng.choice([0.3, 3, 10, 25, 40]))
+        for host in net.leaders():
+            for _ in range(rng.choice([0, 1, 1, 4])):
+                if host.role is Role.LEADER:
+                    host.propose(net.payload())
+                if host.role is Role.LEADER and rng.random() < 0.5:
+                    host.read()
+        misfortune(net, rng)
+    # Everybody is back and nothing is lost any more: the group has to work.
+    net.heal()
+    net.faults = Faults()
+    for host in net.hosts.values():
+        if host.group is None:
+            host.start()
+    net.agree(len(net.hosts), ticks=400)
+    leader = net.leaders()[-1]
+    confirmed = net.oracle.reads_confirmed
+    leader.read()
+    net.run_until(lambda: net.oracle.reads_confirmed > confirmed, 60, "a read")
+    return net
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS) if ONE is None else [0])
+def test_random_histories(chunk: int) -> None:
+    seeds = range(chunk, SEEDS, CHUNKS) if ONE is None else [int(ONE)]
+    steps = reads = committed = 0
+    for seed in seeds:
+        try:
+            oracle = run(seed).oracle
+        except BaseException as error:
+            error.add_note(f"ERAFT_RAFT_SEED={seed}")
+            raise
+        steps += oracle.steps
+        reads += oracle.reads_confirmed
+        committed += len(oracle.committed)
+    # A run in which nothing happened proves nothing.
+    assert committed > 5 * len(seeds)
+    assert reads >= len(seeds)
+    assert steps > 100 * len(seeds)
+
+
+def test_the_same_seed_gives_the_same_history() -> None:
+    first, second = run(3), run(3)
+    assert first.messages == second.messages
+    assert first.oracle.committed == second.oracle.committed
+    assert first.oracle.entries == second.oracle.entries
