@@ -1,0 +1,72 @@
+"""Which buckets a group owns, by its own applied log: the BUCKET rows."""
+
+import re
+import struct
+from enum import IntEnum
+
+from eraft._impl import resp
+from eraft.shardkv.syntax import parse_int
+from eraft.storage import rows as layout
+from eraft.storage.state import ReplicaRows
+from eraft.types import BUCKETS
+
+_ROW = struct.Struct(">BQI")
+_FIRST_EPOCH = 1
+_OWNED_RUN = re.compile(b"\x01+")
+_MALFORMED = resp.ReplyError(b"ERR malformed _OWN")
+_REFUSED = resp.ReplyError(b"ERR some bucket has been owned before, or the epoch is not the first")
+
+
+class State(IntEnum):
+    """What a bucket is to a group."""
+
+    NONE = 0
+    """Never anything else."""
+    OWNED = 1
+    """Served."""
+    EXPORTING = 2
+    """Served while it is copied to another group."""
+    FROZEN = 3
+    """Not served: the last rows are on their way to the other group."""
+    IMPORTING = 4
+    """Not served yet: its rows are arriving."""
+    GONE = 5
+    """Handed over to another group."""
+
+
+def load(rows: ReplicaRows) -> bytearray:
+    """Return the state of every bucket."""
+    states = bytearray(BUCKETS)
+    scan = rows.scan(*layout.kind_range(rows.generation, layout.BUCKET))
+    for key, row in scan:
+        bucket = int.from_bytes(key[layout.PREFIX_BYTES :], "big")
+        states[bucket] = _ROW.unpack(row)[0]
+    return states
+
+
+def owned_runs(states: bytearray) -> list[tuple[int, int]]:
+    """Return first and last bucket of each run of owned neighbours, in order."""
+    return [(run.start(), run.end() - 1) for run in _OWNED_RUN.finditer(states)]
+
+
+def own(rows: ReplicaRows, states: bytearray, args: list[bytes]) -> bytes:
+    """`_OWN epoch start end [start end ...]`: own buckets that nobody has owned before.
+
+    All of them or, if one has ever been anything else here, none.
+    """
+    numbers = [parse_int(arg) for arg in args[1:]]
+    if len(numbers) < 3 or not len(numbers) % 2:
+        return _MALFORMED
+    epoch, *bounds = (-1 if number is None else number for number in numbers)
+    buckets: list[int] = []
+    for start, end in zip(bounds[::2], bounds[1::2], strict=True):
+        if not 0 <= start <= end < BUCKETS:
+            return _MALFORMED
+        buckets += range(start, end + 1)
+    if epoch != _FIRST_EPOCH or any(states[bucket] != State.NONE for bucket in buckets):
+        return _REFUSED
+    row = _ROW.pack(State.OWNED, epoch, 0)
+    for bucket in buckets:
+        states[bucket] = State.OWNED
+        rows.put(layout.bucket_key(rows.generation, bucket), row)
+    return resp.OK
