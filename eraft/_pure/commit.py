@@ -32,10 +32,10 @@ class MatchTable:
     __slots__ = ("_committed", "_incoming", "_match", "_outgoing")
 
     def __init__(self, voters: Sequence[int], outgoing: Sequence[int] = ()) -> None:
-        """ValueError if a replica is named twice in one half."""
+        """ValueError if a half names a replica twice, or an id is not in 0..2**64-1."""
         for half in (voters, outgoing):
-            if len(set(half)) != len(half):
-                raise ValueError(f"a replica is named twice: {list(half)}")
+            if len(set(half)) != len(half) or not all(0 <= replica < 1 << 64 for replica in half):
+                raise ValueError(f"no half of a configuration can be {list(half)}")
         self._incoming = tuple(voters)
         self._outgoing = tuple(outgoing)
         self._match: dict[int, int] = {}
@@ -48,12 +48,11 @@ class MatchTable:
         An index below what was recorded before changes nothing, nor does a
         replica that is no voter. Raises ValueError beyond INDEX_MAX.
         """
-        match = self._match
-        if index > match.get(replica_id, INDEX_MAX):
+        old = self._match.get(replica_id)
+        if old is not None and index > old:
             if index > INDEX_MAX:
                 raise ValueError(f"replica {replica_id}: index {index} is out of range")
-            old = match[replica_id]
-            match[replica_id] = index
+            self._match[replica_id] = index
             # Only a replica that passes the committed index can move it.
             if old <= self._committed < index:
                 self._count()

@@ -205,7 +205,7 @@ class FrameReader:
             end = start + length
             if end > total:
                 break
-            payload = bytes(view[start:end])
+            payload = view[start:end]
             actual = crc32(payload)
             if actual != crc:
                 raise ChecksumMismatch(
@@ -214,6 +214,6 @@ class FrameReader:
             kind = payload[0]
             if kind not in _KINDS:
                 raise ProtocolError(f"unknown frame kind {kind} (frame of {length} bytes)")
-            frames.append((kind, payload[1:]))
+            frames.append((kind, bytes(payload[1:])))
             offset = end
         return frames, offset

@@ -26,10 +26,18 @@ _KINDS = frozenset(int(kind) for kind in EntryKind)
 
 
 def encode_entry(term: int, kind: int, payload: bytes | bytearray | memoryview) -> bytes:
-    """Return the bytes of one entry; ValueError if the kind or term is out of range."""
-    if kind not in _KINDS or not 0 < term < 1 << 64:
-        raise ValueError(f"no entry can have kind {kind} and term {term}")
-    return _HEADER.pack(len(payload), kind, term) + payload
+    """Return the bytes of one entry; ValueError if kind, term or size is out of range."""
+    return _header(term, kind, len(payload)) + payload
+
+
+def _header(term: int, kind: int, size: int) -> bytes:
+    if term and kind in _KINDS:
+        # Anything else that is out of range does not fit its field.
+        try:
+            return _HEADER.pack(size, kind, term)
+        except struct.error:
+            pass
+    raise ValueError(f"no entry can have term {term}, kind {kind} and {size} bytes")
 
 
 def check_entries(blob: bytes | bytearray | memoryview) -> int:
@@ -81,6 +89,9 @@ class EntryLog:
     __slots__ = ("_base", "_bounds", "_data", "_terms")
 
     def __init__(self, base_index: int = 0, base_term: int = 0) -> None:
+        """ValueError if the base is out of range: 0 <= index < 2**62, 0 <= term < 2**64."""
+        if not 0 <= base_index < 1 << 62 or not 0 <= base_term < 1 << 64:
+            raise ValueError(f"no log can have base ({base_index}, {base_term})")
         self._base = base_index
         # Item i belongs to entry base + i, so the base itself is item 0.
         self._terms = [base_term]
@@ -131,13 +142,12 @@ class EntryLog:
         Raises InvariantViolation if the term is lower than the last one,
         ValueError as `encode_entry` does.
         """
-        if kind not in _KINDS or not 0 < term < 1 << 64:
-            raise ValueError(f"no entry can have kind {kind} and term {term}")
+        header = _header(term, kind, len(payload))
         if term < self._terms[-1]:
             raise InvariantViolation(
                 f"terms never fall along the log: term {term} after {self._terms[-1]}"
             )
-        self._data += _HEADER.pack(len(payload), kind, term)
+        self._data += header
         self._data += payload
         self._terms.append(term)
         self._bounds.append(self._bounds[0] + len(self._data))
