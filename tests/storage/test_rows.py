@@ -12,9 +12,10 @@ def test_keys_are_what_the_format_says() -> None:
     assert rows.meta_key(7, b"applied") == b"\x00\x00\x00\x07\x01applied" == rows.applied_key(7)
     assert rows.bucket_key(7, 16383) == b"\x00\x00\x00\x07\x02\x3f\xff"
     data_key = rows.prefix(7, rows.DATA) + struct.pack(">HI", 12, zlib.crc32(b"k")) + b"k"
-    assert rows.expiry_key(7, 1000, data_key) == struct.pack(
-        ">IBQHI", 7, rows.EXPIRY, 1000, 12, zlib.crc32(b"k")
-    ) + b"k"
+    assert (
+        rows.expiry_key(7, 1000, data_key)
+        == struct.pack(">IBQHI", 7, rows.EXPIRY, 1000, 12, zlib.crc32(b"k")) + b"k"
+    )
 
 
 def test_ranges_hold_exactly_their_rows() -> None:
