@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
+import logging
+import time
 from typing import TYPE_CHECKING
 
 from eraft.cli import address, config
@@ -12,6 +13,10 @@ from eraft.node.options import NodeOptions
 
 if TYPE_CHECKING:
     from eraft.cli.arguments import Commands
+
+logger = logging.getLogger("eraft")
+
+TIME = "%Y-%m-%dT%H:%M:%S"
 
 TEXT = """
 Runs the node of a data directory that `eraft init` has formatted, in the
@@ -36,21 +41,32 @@ def add_parser(commands: Commands) -> None:
     config.add_flags(parser)
 
 
+def start_logging() -> None:
+    """One line per event on standard error: time in UTC, level, what happened."""
+    handler = logging.StreamHandler()
+    formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", TIME)
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
 def warn_exposed(options: NodeOptions) -> None:
     """Say which addresses others than this machine can reach."""
     for name in config.BOUND:
         text = getattr(options, name)
         if not address.is_loopback(address.parse(text, name, port_zero=True)[0]):
-            print(
-                f"eraft: warning: the {name} address {text} is not loopback, and eraft has no "
-                "password and no encryption yet: whoever reaches it reads and writes everything",
-                file=sys.stderr,
-                flush=True,
+            logger.warning(
+                "the %s address %s is not loopback, and there is no password and no encryption: "
+                "whoever reaches it reads and writes everything",
+                name,
+                text,
             )
 
 
 def run(args: argparse.Namespace) -> int:
     options = config.load(args.config, config.given_flags(args))
+    start_logging()
     warn_exposed(options)
     from eraft.net import server
 
