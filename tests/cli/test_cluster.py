@@ -11,7 +11,6 @@ from redis.cluster import RedisCluster
 
 from eraft.cli import processes
 from eraft.cli.cluster_file import choose_base_port
-
 from tests.cli.local import SEGMENT_SIZE_BYTES, Local, answers, eraft, read_pid, wait_until
 
 FLAGS = ("--segment-size-bytes", SEGMENT_SIZE_BYTES)
