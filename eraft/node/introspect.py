@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from eraft import limits
 from eraft._impl import resp
 from eraft.node.session import Session
-from eraft.shardkv.glob import matches
+from eraft.shardkv.admission import keys_of
+from eraft.shardkv.patterns import compile_pattern
 from eraft.shardkv.specs import COMMANDS, CommandSpec, Kind
 from eraft.shardkv.syntax import SYNTAX_ERROR
 
@@ -85,7 +87,8 @@ def _docs(spec: CommandSpec) -> dict[bytes, Any]:
     return docs
 
 
-_ALL: Final = [entry(spec) for spec in COMMANDS.values()]
+_ENTRIES: Final = {name: entry(spec) for name, spec in _BY_FULL_NAME.items()}
+_ALL: Final = [_ENTRIES[name] for name in COMMANDS]
 
 
 def _command(_context: LocalContext, _session: Session, _args: Args) -> Any:
@@ -99,8 +102,7 @@ def _count(_context: LocalContext, _session: Session, _args: Args) -> Any:
 def _info(_context: LocalContext, _session: Session, args: Args) -> Any:
     if len(args) == 2:
         return _ALL
-    specs = [_BY_FULL_NAME.get(name.upper()) for name in args[2:]]
-    return [None if spec is None else entry(spec) for spec in specs]
+    return [_ENTRIES.get(name.upper()) for name in args[2:]]
 
 
 def _describe(_context: LocalContext, _session: Session, args: Args) -> Any:
@@ -121,7 +123,10 @@ def _list(_context: LocalContext, _session: Session, args: Args) -> Any:
         category = value.decode("ascii", "replace")
         chosen = [spec for spec in _BY_FULL_NAME.values() if category in spec.categories]
     elif kind == b"PATTERN":
-        chosen = [spec for spec in _BY_FULL_NAME.values() if matches(value, spec.name.lower())]
+        if len(value) > limits.PATTERN_SIZE_BYTES:
+            return SYNTAX_ERROR
+        matches = compile_pattern(value)
+        chosen = [spec for spec in _BY_FULL_NAME.values() if matches(spec.name.lower())]
     else:
         return SYNTAX_ERROR
     return [spec.name.lower() for spec in chosen]
@@ -138,8 +143,7 @@ def _keys(args: Args) -> tuple[CommandSpec, list[bytes]] | resp.ReplyError:
         return resp.ReplyError(b"ERR The command has no key arguments")
     if not spec.accepts(len(args)):
         return resp.ReplyError(b"ERR Invalid number of arguments specified for command")
-    last = spec.last_key if spec.last_key > 0 else len(args) + spec.last_key
-    return spec, args[spec.first_key : last + 1 : spec.key_step]
+    return spec, keys_of(spec, args)
 
 
 def _getkeys(_context: LocalContext, _session: Session, args: Args) -> Any:

@@ -7,14 +7,15 @@ before it comes here. Texts and formats are those of Redis 7.0.15.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, Final, Protocol, TypeAlias
 
+from eraft import limits
 from eraft._impl import hashing, resp
 from eraft.node import clients, info, introspect
 from eraft.node.session import Session
 from eraft.node.words import SILENT, error, help_lines, wrong_arity
 from eraft.shardkv.cluster import ClusterView
+from eraft.shardkv.patterns import compile_pattern
 from eraft.shardkv.router import Router
 from eraft.shardkv.specs import COMMANDS
 from eraft.shardkv.syntax import NOT_AN_INTEGER, parse_int
@@ -202,10 +203,15 @@ def _info(context: LocalContext, _session: Session, args: Args) -> Any:
 
 def _config_get(context: LocalContext, _session: Session, args: Args) -> Any:
     patterns = [arg.lower() for arg in args[2:]]
+    if len(patterns) > limits.CONFIG_PATTERNS or any(
+        len(pattern) > limits.PATTERN_SIZE_BYTES for pattern in patterns
+    ):
+        return resp.ReplyError(b"ERR too many patterns, or too long ones")
+    tests = [compile_pattern(pattern) for pattern in patterns]
     return {
         name: value
         for name, value in sorted(context.settings.items())
-        if any(name == pattern or fnmatchcase(name, pattern) for pattern in patterns)
+        if any(matches(name) for matches in tests)
     }
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from eraft import limits
 from eraft._impl import resp
 from eraft.metaserver.table import UNOWNED, ConfigTable
-from eraft.shardkv.machine import State
+from eraft.shardkv.ownership import State
 from eraft.types import BUCKETS
 
 CLUSTER_DOWN = resp.ReplyError(b"CLUSTERDOWN The cluster is down")
