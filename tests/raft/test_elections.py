@@ -22,7 +22,7 @@ def test_initial_election(size: int) -> None:
     net.run(1)
     before = terms(net)
     assert len(before) == 1
-    assert before > {0} or before == {leader.group.term}  # type: ignore[union-attr]
+    assert min(before) >= 1
     net.run(200)
     assert terms(net) == before, "without faults nobody starts a new term"
     assert net.leaders() == [leader]
@@ -96,15 +96,17 @@ def test_a_vote_is_refused_while_the_leader_is_heard() -> None:
     before = leader.group.term  # type: ignore[union-attr]
     net.isolate(other.replica_id)
     net.run(60)
-    # It wins the pre-vote by old answers, so to say: straight to a candidate.
+    # As if old answers had won it the pre-vote.
     group = other.group
     assert group is not None
     other.call(group._become_candidate)
     net.run(1)
     third = 6 - leader.replica_id - other.replica_id
     net.heal()
-    net.cut = {(a, b) for a, b in [(other.replica_id, leader.replica_id)]}
-    net.cut.add((leader.replica_id, other.replica_id))
+    net.cut = {
+        (other.replica_id, leader.replica_id),
+        (leader.replica_id, other.replica_id),
+    }
     net.run(60)
     assert net.hosts[third].group.term == before  # type: ignore[union-attr]
     assert net.leaders() == [leader]
@@ -112,7 +114,7 @@ def test_a_vote_is_refused_while_the_leader_is_heard() -> None:
     net.heal()
     net.run(60)
     assert len(terms(net)) == 1
-    assert terms(net) > {before} or min(terms(net)) > before
+    assert min(terms(net)) > before
     net.agree(3)
 
 

@@ -1,0 +1,94 @@
+"""One replica whose peers, disk and clock are played by the test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+from eraft._impl import log as entries
+from eraft.raft import Config, RaftGroup, Ready, Role
+from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
+
+GID = 7
+
+
+def blob(*terms: int, payload: bytes = b"x") -> bytes:
+    """Encoded entries of these terms."""
+    return b"".join(entries.encode_entry(term, EntryKind.COMMANDS, payload) for term in terms)
+
+
+class Solo:
+    """Replica 1 of a group of `size`."""
+
+    def __init__(
+        self,
+        size: int = 3,
+        *,
+        terms: Sequence[int] = (),
+        hard_state: HardState | None = None,
+        applied: int = 0,
+        base: tuple[int, int] = (0, 0),
+        **settings: Any,
+    ) -> None:
+        log = entries.EntryLog(*base)
+        for term in terms:
+            log.append(term, EntryKind.COMMANDS, b"old")
+        self.config = Config(
+            gid=GID,
+            replica_id=1,
+            conf=ConfState(tuple(range(1, size + 1))),
+            random=Random(1),
+            **settings,
+        )
+        self.group = RaftGroup(self.config, hard_state or HardState(log.last_term), log, applied)
+
+    def take(self) -> Ready:
+        """The next Ready."""
+        return self.group.ready()
+
+    def settle(self) -> list[Ready]:
+        """Does everything at once, disk included, until there is nothing to do."""
+        seen = []
+        while self.group.has_ready():
+            ready = self.group.ready()
+            seen.append(ready)
+            if ready.token:
+                self.group.persisted(ready.token)
+            if ready.apply:
+                self.group.applied_to(ready.apply[1])
+        return seen
+
+    def hear(self, kind: MessageKind, sender: int = 2, **fields: Any) -> None:
+        """A message of a peer, in the replica's own term unless told otherwise."""
+        fields.setdefault("term", self.group.term)
+        fields.setdefault("to", 1)
+        fields.setdefault("gid", GID)
+        self.group.step(Message(kind=kind, sender=sender, **fields))
+
+    def acknowledge(self, sender: int, index: int, **fields: Any) -> None:
+        self.hear(MessageKind.APPEND_REPLY, sender, index=index, **fields)
+
+    def lead(self) -> Solo:
+        """Wins an election; the peers have everything, the first entry is committed."""
+        group = self.group
+        group.campaign()
+        for peer in range(2, len(self.config.conf.voters) + 1):
+            self.hear(MessageKind.PRE_VOTE_REPLY, peer, term=group.term + (group.role is PRE))
+        self.settle()
+        for peer in range(2, len(self.config.conf.voters) + 1):
+            self.hear(MessageKind.VOTE_REPLY, peer)
+        self.settle()
+        assert group.role is Role.LEADER
+        for peer in range(2, len(self.config.conf.voters) + 1):
+            self.acknowledge(peer, group.last_index)
+        self.settle()
+        assert group.commit == group.last_index
+        return self
+
+
+PRE = Role.PRE_CANDIDATE
+
+
+def kinds(messages: Sequence[Message]) -> list[MessageKind]:
+    return [MessageKind(message.kind) for message in messages]

@@ -1,0 +1,181 @@
+"""ReadIndex (dissertation, section 6.4; pitfalls 7 and 8 of the design)."""
+
+from eraft.raft import Role
+from eraft.raft.reads import ReadRounds
+from eraft.types import HardState, Message, MessageKind
+from tests.raft.network import Network
+from tests.raft.solo import Solo
+
+HEARTBEAT = MessageKind.HEARTBEAT
+HEARTBEAT_REPLY = MessageKind.HEARTBEAT_REPLY
+
+
+def contexts(messages: object) -> set[int]:
+    assert isinstance(messages, list | tuple)
+    return {m.context for m in messages if isinstance(m, Message) and m.kind == HEARTBEAT}
+
+
+def test_a_read_needs_a_quorum_that_answers_after_it_was_asked() -> None:
+    solo = Solo(size=5).lead()
+    ticket = solo.group.read_index()
+    assert contexts(solo.take().messages) == {1}
+    solo.hear(HEARTBEAT_REPLY, 2, context=1)
+    solo.hear(HEARTBEAT_REPLY, 2, context=1)
+    assert not solo.take().reads
+    solo.hear(HEARTBEAT_REPLY, 3, context=1)
+    assert solo.take().reads == [(ticket, 1)]
+    solo.hear(HEARTBEAT_REPLY, 4, context=1)
+    assert not solo.take().reads
+
+
+def test_no_read_before_the_first_commit_of_the_term() -> None:
+    """Until then a leader does not know what its predecessors have committed."""
+    solo = Solo(terms=[1, 1], hard_state=HardState(1, 0, 1))
+    solo.group.campaign()
+    solo.hear(MessageKind.PRE_VOTE_REPLY, 2, term=2)
+    solo.settle()
+    solo.hear(MessageKind.VOTE_REPLY, 2)
+    ticket = solo.group.read_index()
+    for ready in solo.settle():
+        assert not contexts(ready.messages)
+    solo.acknowledge(2, 2)
+    for ready in solo.settle():
+        assert not contexts(ready.messages)
+    solo.acknowledge(2, 3)
+    assert contexts(solo.take().messages) == {1}
+    solo.hear(HEARTBEAT_REPLY, 2, context=1)
+    assert solo.take().reads == [(ticket, 3)]
+
+
+def test_one_round_is_under_way_and_one_collects() -> None:
+    solo = Solo().lead()
+    first = [solo.group.read_index(), solo.group.read_index()]
+    assert contexts(solo.take().messages) == {1}
+    second = [solo.group.read_index(), solo.group.read_index()]
+    assert not contexts(solo.take().messages)
+    solo.hear(HEARTBEAT_REPLY, 2, context=1)
+    ready = solo.take()
+    assert [ticket for ticket, _ in ready.reads] == first
+    assert contexts(ready.messages) == {2}
+    solo.hear(HEARTBEAT_REPLY, 3, context=1)
+    assert not solo.take().reads, "an old answer confirms nothing newer"
+    solo.hear(HEARTBEAT_REPLY, 3, context=2)
+    assert [ticket for ticket, _ in solo.take().reads] == second
+    assert sorted(first + second) == first + second
+
+
+def test_contexts_that_were_never_issued_confirm_nothing() -> None:
+    solo = Solo().lead()
+    solo.hear(HEARTBEAT_REPLY, 2, context=1)
+    solo.hear(HEARTBEAT_REPLY, 2, context=7)
+    ticket = solo.group.read_index()
+    solo.take()
+    for context in (0, 2, 7, 2**63):
+        solo.hear(HEARTBEAT_REPLY, 2, context=context)
+        assert not solo.take().reads
+    solo.hear(HEARTBEAT_REPLY, 2, context=1)
+    assert solo.take().reads == [(ticket, 1)]
+
+
+def test_the_index_is_that_of_the_round_s_beginning() -> None:
+    solo = Solo().lead()
+    ticket = solo.group.read_index()
+    solo.take()
+    index = solo.group.propose(b"x")
+    solo.settle()
+    solo.acknowledge(2, index)
+    solo.settle()
+    solo.hear(HEARTBEAT_REPLY, 3, context=1)
+    assert solo.take().reads == [(ticket, index - 1)]
+
+
+def test_acknowledged_appends_confirm_reads() -> None:
+    solo = Solo().lead()
+    ticket = solo.group.read_index()
+    index = solo.group.propose(b"x")
+    ready = solo.take()
+    assert {m.context for m in ready.messages} == {1}
+    solo.acknowledge(2, index, context=1)
+    assert solo.take().reads == [(ticket, 1)]
+
+
+def test_a_rejected_append_confirms_reads_too() -> None:
+    """It shows as well that the peer has no newer leader."""
+    solo = Solo().lead()
+    ticket = solo.group.read_index()
+    solo.take()
+    solo.acknowledge(2, 1, context=1, reject=True)
+    assert solo.take().reads == [(ticket, 1)]
+
+
+def test_lost_messages_of_a_round_are_repeated_by_heartbeats() -> None:
+    solo = Solo(heartbeat_ticks=2).lead()
+    solo.group.read_index()
+    solo.take()
+    solo.group.tick()
+    solo.group.tick()
+    assert contexts(solo.take().messages) == {1}
+
+
+def test_answers_of_another_term_confirm_nothing() -> None:
+    solo = Solo().lead()
+    old = solo.group.read_index()
+    solo.take()
+    solo.group.step_down("test")
+    assert solo.take().lost_reads == [old]
+    solo.group.campaign()
+    solo.hear(MessageKind.PRE_VOTE_REPLY, 2, term=2)
+    solo.settle()
+    solo.hear(MessageKind.VOTE_REPLY, 2)
+    solo.settle()
+    solo.acknowledge(2, 2)
+    solo.settle()
+    assert solo.group.role is Role.LEADER
+    new = solo.group.read_index()
+    assert new > old
+    assert contexts(solo.take().messages) == {1}
+    solo.hear(HEARTBEAT_REPLY, 2, term=1, context=1)
+    assert not solo.take().reads
+    solo.hear(HEARTBEAT_REPLY, 2, term=2, context=1)
+    assert solo.take().reads == [(new, 2)]
+
+
+def test_a_single_voter_confirms_by_itself() -> None:
+    net = Network(1, seed=1)
+    leader = net.leader()
+    leader.read()
+    net.run_until(lambda: net.oracle.reads_confirmed, 10, "a read")
+    net.agree(1)
+    before = net.oracle.reads_confirmed
+    leader.read()
+    assert net.oracle.reads_confirmed == before + 1, "at once"
+
+
+def test_a_leader_that_was_replaced_confirms_nothing() -> None:
+    net = Network(3, seed=2)
+    old = net.leader()
+    net.agree(3)
+    net.isolate(old.replica_id)
+    net.run_until(lambda: len(net.leaders()) == 2, 60, "a second leader")
+    confirmed = net.oracle.reads_confirmed
+    if old.role is Role.LEADER:
+        old.read()
+    net.agree(2)
+    net.run(100)
+    assert net.oracle.reads_confirmed == confirmed
+    assert not net.oracle.asked, "the old leader said that its reads are lost"
+
+
+def test_rounds_alone() -> None:
+    rounds = ReadRounds((1, 2, 3))
+    for ticket in (1, 2, 3):
+        rounds.ask(ticket)
+    assert rounds.begin(1, 8)
+    assert not rounds.begin(1, 8)
+    rounds.ask(4)
+    assert rounds.drop() == [1, 2, 3, 4]
+    rounds.answered(9, 1)
+    assert not rounds.confirmed, "a stranger"
+    rounds.answered(3, 1)
+    assert rounds.confirmed == [(1, 8), (2, 8), (3, 8)]
+    assert rounds.drop() == [4]
