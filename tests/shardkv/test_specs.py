@@ -8,7 +8,7 @@ from eraft.shardkv.specs import COMMANDS, PLAIN_READS, PLAIN_WRITES, CommandSpec
 
 from .redis_server import Connection
 
-EVERY = [spec for spec in COMMANDS.values()] + [
+EVERY = list(COMMANDS.values()) + [
     subcommand for spec in COMMANDS.values() for subcommand in spec.subcommands
 ]
 NEWER = {b"CLIENT|SETINFO"}
