@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import cycle, islice
+from typing import cast
 
 from eraft import limits
 from eraft._impl import hashing
@@ -349,9 +350,8 @@ class _Channel(asyncio.Protocol):
             self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(b"".join(self._unsent))
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(b"".join(self._unsent))
         self._unsent.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
