@@ -227,7 +227,7 @@ class Starter:
         leaderless = [group["gid"] for group in groups if group["leader"] is None]
         if leaderless:
             raise CommandFailed(f"groups {leaderless} have no leader")
-        owned = sum(group["buckets"] for group in groups)
+        owned = status.buckets_owned(groups)
         if owned != BUCKETS:
             raise CommandFailed(f"{owned} of {BUCKETS} buckets are owned")
         self._read_from_each(table, {group["gid"]: group["leader"] for group in groups})

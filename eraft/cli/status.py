@@ -135,11 +135,16 @@ def group_rows(nodes: list[Status]) -> list[Status]:
             {
                 "gid": gid,
                 "leader": speaker["node_id"] if leaders else None,
-                **{name: speaker[name] for name in figures},
+                **{name: speaker.get(name) for name in figures},
                 "replicas": members,
             }
         )
     return rows
+
+
+def buckets_owned(groups: list[Status]) -> int:
+    """How many buckets the groups' leaders own; the metaserver owns none."""
+    return sum(group["buckets"] or 0 for group in groups)
 
 
 def describe(report: Status) -> list[str]:
@@ -149,6 +154,8 @@ def describe(report: Status) -> list[str]:
         if node.get("quarantined"):
             lines.append(f"!! node {node['node_id']} IS QUARANTINED: {node['quarantined']}")
             lines.append("   it neither votes nor serves until it is replaced from its peers")
+        if node.get("refuses_writes"):
+            lines.append(f"!! node {node['node_id']} REFUSES WRITES: {node['refuses_writes']}")
     if report["table_version"] is None:
         lines.append("!! the metaserver does not answer: its group has no leader")
     else:
@@ -156,7 +163,7 @@ def describe(report: Status) -> list[str]:
         lines.append(f"config table version {report['table_version']}, {opened}")
     lines += ["", *columns(NODE_TITLES, [node_cells(node) for node in report["nodes"]])]
     lines += ["", *columns(GROUP_TITLES, [group_cells(group) for group in report["groups"]])]
-    owned = sum(group["buckets"] for group in report["groups"])
+    owned = buckets_owned(report["groups"])
     lines += ["", f"{owned} of {BUCKETS} buckets owned"]
     return lines
 
@@ -203,8 +210,7 @@ def group_cells(group: Status) -> tuple[str, ...]:
         leader,
         *map(str, figures),
         size(group["log_size_bytes"]),
-        str(group["buckets"]),
-        str(group["keys"]),
+        *("-" if group[name] is None else str(group[name]) for name in ("buckets", "keys")),
         replicas,
     )
 

@@ -8,6 +8,7 @@ from eraft.cli import status
 
 
 def group(gid, role, term=3, commit=10, applied=9, **more):
+    shard = {"buckets": 100 if role == "leader" else 0, "keys": 7} if gid else {}
     return {
         "gid": gid,
         "replica_id": 1,
@@ -18,8 +19,7 @@ def group(gid, role, term=3, commit=10, applied=9, **more):
         "applied": applied,
         "last_index": commit,
         "log_size_bytes": 2048,
-        "buckets": 100 if role == "leader" else 0,
-        "keys": 7,
+        **shard,
         **more,
     }
 
@@ -74,18 +74,26 @@ def test_without_a_leader_the_furthest_replica_speaks():
 
 
 def test_it_reads_well():
-    lines = status.describe(report(node(1, group(0, "leader"), group(1, "follower")), DOWN))
+    lines = status.describe(report(node(1, group(0, "leader"), group(1, "leader")), DOWN))
     text = "\n".join(lines)
     assert lines[0] == "config table version 6, open"
     assert (
         "1     up     master  127.0.0.1:7001  127.0.0.1:9001  6      1h02m   cython  101" in lines
     )
     assert (
-        "0 (metaserver)  node 1  3     10      9        2 KiB  100      7     1:leader@9" in lines
+        "0 (metaserver)  node 1  3     10      9        2 KiB  -        -     1:leader@9" in lines
     )
     assert "3     DOWN" in text
-    assert "NONE" in text
+    assert (
+        "1               node 1  3     10      9        2 KiB  100      7     1:leader@9" in lines
+    )
     assert lines[-1] == "100 of 16384 buckets owned"
+
+
+def test_a_group_without_a_leader_is_seen():
+    lines = status.describe(report(node(1, group(1, "follower"))))
+    assert any(line.startswith("1      NONE") for line in lines)
+    assert lines[-1] == "0 of 16384 buckets owned"
 
 
 def test_quarantine_comes_first_and_loud():
