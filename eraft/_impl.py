@@ -9,7 +9,7 @@ import os
 import warnings
 from typing import TYPE_CHECKING, Final
 
-__all__ = ["IMPL", "batch", "commit", "frames", "hashing", "log", "resp", "wal"]
+__all__ = ["IMPL", "TRACED", "batch", "commit", "frames", "hashing", "log", "resp", "wal"]
 
 _wanted = os.environ.get("ERAFT_IMPL", "")
 if _wanted not in ("", "cython", "python"):
@@ -41,3 +41,6 @@ else:
         from eraft._pure import batch, commit, frames, hashing, log, resp, wal
 
         IMPL = "python"
+
+TRACED: Final[bool] = IMPL == "cython" and log.TRACED
+"""Whether the compiled modules trace their lines: such a build is for coverage, never for speed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from eraft import limits
 from eraft.node.slots import SlotQueue
@@ -53,12 +53,11 @@ class Connection(asyncio.BufferedProtocol):
     # From the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.set_write_buffer_limits(high=limits.CLIENT_OUTPUT_BYTES // 64)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(high=limits.CLIENT_OUTPUT_BYTES // 64)
         self.server.enter()
-        addr = _address(transport.get_extra_info("peername"))
-        laddr = _address(transport.get_extra_info("sockname"))
+        addr = _address(self.transport.get_extra_info("peername"))
+        laddr = _address(self.transport.get_extra_info("sockname"))
         self.conversation = self.open_conversation(addr, laddr)
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -161,9 +160,9 @@ class RefusedConnection(asyncio.Protocol):
     """One more connection than the limit: told so and closed, in Redis's words."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.write(b"-ERR max number of clients reached\r\n")
-        transport.close()
+        refused = cast(asyncio.Transport, transport)
+        refused.write(b"-ERR max number of clients reached\r\n")
+        refused.close()
 
 
 def _address(name: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from eraft import limits
 from eraft._impl import frames
@@ -91,11 +91,10 @@ class PeerLink(asyncio.Protocol):
     # From the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
         node = self._server.node
-        transport.write(hello.encode(node.identity, self._node_id, self._channel))
+        self._transport.write(hello.encode(node.identity, self._node_id, self._channel))
 
     def data_received(self, data: bytes) -> None:
         """The peer's greeting; nothing else comes on this connection."""
@@ -137,8 +136,7 @@ class PeerReceiver(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         server = self._server

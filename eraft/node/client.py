@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from eraft import limits
 from eraft._impl import resp
-from eraft.node import keyspace, local
+from eraft.node import local, walks
 from eraft.node.reads import CommandRead, GetRun
 from eraft.node.replica import CLUSTER_DOWN
 from eraft.node.session import ReplyMode, Session
@@ -163,7 +163,7 @@ class Client:
             if spec.kind is Kind.LOCAL:
                 self._local(args)
             elif spec.kind is Kind.KEYSPACE:
-                self._keyspace(spec, args)
+                self._keyspace(spec, admission.admit(spec, args))
             else:
                 deadline_s = self.node.now_s + limits.HOLD_NO_LEADER_S
                 self._command_on_keys(spec, admission.admit(spec, args), deadline_s)
@@ -182,12 +182,15 @@ class Client:
             self.close("the client asked for it")
 
     def _keyspace(self, spec: CommandSpec, args: list[bytes]) -> None:
-        args = admission.admit(spec, args)
-        if "write" in spec.flags and self._reads:
+        if "write" not in spec.flags:
+            self._reads += 1
+            walks.read(self, self._open(1), args)
+        elif self._reads:
             self._hold(spec, args, self.node.now_s + limits.ANSWER_DEADLINE_S)
-            return
-        self._reads += 1
-        keyspace.start(self, self._open(1), args)
+        elif (refusal := self.node.refuse_writes()) is not None:
+            self.reply(refusal)
+        else:
+            walks.flush(self, self._open(1), args)
 
     def _command_on_keys(self, spec: CommandSpec, args: list[bytes], deadline_s: float) -> None:
         """Admit a read or write of the keys of one bucket, or hold it."""

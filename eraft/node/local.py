@@ -18,7 +18,7 @@ from eraft.shardkv.cluster import ClusterView
 from eraft.shardkv.patterns import compile_pattern
 from eraft.shardkv.router import Router
 from eraft.shardkv.specs import COMMANDS
-from eraft.shardkv.syntax import NOT_AN_INTEGER, parse_int
+from eraft.shardkv.syntax import NOT_AN_INTEGER, SYNTAX_ERROR, parse_int
 
 __all__ = ["HANDLERS", "SILENT", "LocalContext", "execute"]
 
@@ -207,18 +207,23 @@ def _config_get(context: LocalContext, _session: Session, args: Args) -> Any:
         len(pattern) > limits.PATTERN_SIZE_BYTES for pattern in patterns
     ):
         return resp.ReplyError(b"ERR too many patterns, or too long ones")
-    tests = [compile_pattern(pattern) for pattern in patterns]
-    return {
-        name: value
-        for name, value in sorted(context.settings.items())
-        if any(matches(name) for matches in tests)
-    }
+    settings = context.settings
+    found = {}
+    for arg, pattern in zip(args[2:], patterns, strict=True):
+        if pattern in settings:
+            found.setdefault(pattern, arg)  # shown as it was asked for
+        else:
+            matches = compile_pattern(pattern)
+            for name in sorted(settings):
+                if matches(name):
+                    found.setdefault(name, name)
+    return {shown: settings[name] for name, shown in found.items()}
 
 
 def _config_set(context: LocalContext, _session: Session, args: Args) -> Any:
     """No setting can be changed while the node runs; to set one to what it is does no harm."""
     if len(args) % 2:
-        return wrong_arity(b"CONFIG|SET")
+        return SYNTAX_ERROR
     seen = set()
     for name, value in zip(args[2::2], args[3::2], strict=True):
         known = context.settings.get(name.lower())

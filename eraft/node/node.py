@@ -504,7 +504,7 @@ class Node:
     def _registered(self, answer: dict[str, Any]) -> None:
         self._registering = False
         if "error" in answer:
-            logger.error("the metaserver refused this node: %s", answer["error"])
+            logger.error("this node is not registered yet: %s", answer["error"])
 
     def meta_requested(self, body: bytes, on_answer: Callable[[dict[str, Any]], None]) -> None:
         """A request to the metaserver whose leader should be here."""

@@ -320,14 +320,16 @@ class Replica:
     # Roles
 
     def _role_changed(self, change: RoleChange) -> None:
-        leader_node = self.members.get(change.leader_id, 0)
-        logger.info(
-            "group %d: replica %d is %s in term %d%s: %s",
+        # A replica that campaigns in vain changes its role twice a second.
+        settled = change.role is Role.LEADER or change.leader_id != 0
+        logger.log(
+            logging.INFO if settled else logging.DEBUG,
+            "group %d: replica %d is %s in term %d, the leader is on node %s: %s",
             self.gid,
             self.replica_id,
             change.role.name.lower(),
             change.term,
-            f", the leader is on node {leader_node}" if leader_node else "",
+            self.members.get(change.leader_id, "?"),
             change.why,
         )
         serving = change.role is Role.LEADER and self.applied_term == change.term

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eraft import limits
 from eraft._impl import resp
 from eraft.node.replica import CLUSTER_DOWN, Proposal, Replica, Waiter
 from eraft.shardkv.machine import ShardMachine
-
-if TYPE_CHECKING:
-    pass
 
 TICK = (b"_TICK",)
 
@@ -28,17 +25,11 @@ class ShardReplica(Replica):
         self._lane_since_s = 0.0
         self._last_ts_ms = 0
         self._ownership = -1
-        self._expire_asked = 0
+        self._chores = Chores(0)
 
     @property
     def clock_ms(self) -> int:
         return self.machine.clock_ms
-
-    # Router's view
-
-    def state(self, bucket: int) -> int:
-        """The state of a bucket in applied state."""
-        return self.machine.states[bucket]
 
     # Writes
 
@@ -71,13 +62,13 @@ class ShardReplica(Replica):
     def want_clock(self) -> None:
         if not self.lane.count:
             self.lane.add(TICK)
-            self.enqueue(NOBODY)
+            self.enqueue(Chores(1))
 
     def tick(self) -> None:
         if self._waiters and self.node.now_s - self._lane_since_s > limits.HOLD_NO_LEADER_S:
             self._refuse_lane()
         if self.serving:
-            self._propose_housekeeping()
+            self._propose_chores()
         super().tick()
 
     def _refuse_lane(self) -> None:
@@ -106,19 +97,18 @@ class ShardReplica(Replica):
             self._ownership = self.machine.ownership_version
             self.node.ownership_changed(self)
 
-    def _propose_housekeeping(self) -> None:
-        """What the leader proposes by itself: ownership at the opening, rows that are due."""
-        if self.pending or self.lane.count:
+    def _propose_chores(self) -> None:
+        """What a leader proposes by itself: ownership after the opening, rows that are due."""
+        if self._chores.waiting:
             return
         claim = self.node.router.claim(self.gid, self.machine)
-        if claim is not None:
-            self.add(claim, NOBODY)
-            return
-        due = self.machine.due(self.node.capped_wall_ms(), limits.EXPIRE_BATCH)
-        for command in due:
-            self.lane.add(command)
-        if due:
-            self.enqueue(Nobody(len(due)))
+        commands = [claim] if claim is not None else []
+        commands += self.machine.due(self.node.capped_wall_ms(), limits.EXPIRE_BATCH)
+        if commands:
+            for command in commands:
+                self.lane.add(command)
+            self._chores = Chores(len(commands))
+            self.enqueue(self._chores)
 
     def settle(self, proposal: Proposal, replies: list[Any]) -> None:
         rejected = self.machine.not_owned
@@ -130,19 +120,17 @@ class ShardReplica(Replica):
         proposal.settle(replies)
 
 
-class Nobody:
-    """Commands whose replies nobody wants."""
+class Chores:
+    """The leader's own commands: nobody wants their replies, only whether they are under way."""
 
-    __slots__ = ("count",)
+    __slots__ = ("count", "waiting")
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int) -> None:
         self.count = count
+        self.waiting = count > 0
 
     def settle(self, replies: list[Any], start: int) -> None:
-        pass
+        self.waiting = False
 
     def refuse(self, error: resp.ReplyError) -> None:
-        pass
-
-
-NOBODY = Nobody()
+        self.waiting = False

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from eraft import IMPL, __version__
-from eraft._impl import resp
+from eraft._impl import TRACED
 from eraft.node.reads import Job
 from eraft.node.shard import ShardReplica
 from eraft.shardkv import keyspace
 from eraft.shardkv.cluster import ClusterView
-from eraft.types import METASERVER_GID
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
@@ -33,7 +32,7 @@ def start(node: Node, done: Callable[[dict[str, Any]], None]) -> None:
             keys[shard.gid] = count
             count_next()
 
-        node.start_job(Job(keyspace.dbsize([shard.machine]), counted))
+        node.start_job(Job(keyspace.walk([b"DBSIZE"], [shard.machine], 0), counted))
 
     count_next()
 
@@ -46,7 +45,7 @@ def _status(node: Node, keys: dict[int, int]) -> dict[str, Any]:
         "cluster_id": node.identity.cluster_id,
         "version": __version__,
         "impl": IMPL,
-        "traced": resp.TRACED,
+        "traced": TRACED,
         "pid": node.context.pid,
         "uptime_s": round(node.now_s - node.context.started_s, 3),
         "client": node.address.client,
@@ -58,7 +57,7 @@ def _status(node: Node, keys: dict[int, int]) -> dict[str, Any]:
         "refuses_writes": node.disk_full or None,
         "log": _log(node),
         "connections": len(node.clients),
-        "groups": [_group(item, keys.get(gid)) for gid, item in sorted(node.replicas.items())],
+        "groups": [_group(item, keys.get(gid, 0)) for gid, item in sorted(node.replicas.items())],
         "stats": {**node.context.counters, **node.store.stats()},
     }
 
@@ -73,10 +72,11 @@ def _log(node: Node) -> dict[str, Any] | None:
     }
 
 
-def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
+def _group(replica: Replica, keys: int) -> dict[str, Any]:
     status = replica.raft.status()
     node = replica.node
-    found = {
+    owned = replica.machine.buckets_owned if isinstance(replica, ShardReplica) else 0
+    return {
         "gid": replica.gid,
         "replica_id": replica.replica_id,
         "role": status.role,
@@ -87,8 +87,6 @@ def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
         "applied": replica.applied,
         "last_index": status.last_index,
         "log_size_bytes": node.log.log_bytes(replica.gid),
+        "buckets": owned,
+        "keys": keys,
     }
-    if replica.gid != METASERVER_GID and isinstance(replica, ShardReplica):
-        found["buckets"] = replica.machine.buckets_owned
-        found["keys"] = keys
-    return found
