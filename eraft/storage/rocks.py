@@ -24,6 +24,8 @@ WRITE_BUFFERS = 3
 BLOCK_CACHE_BYTES = 32 * limits.MIB
 BLOOM_BITS_PER_KEY = 10
 OPEN_FILES = 256
+COMPRESSION = (DBCompressionType.none(),) * 2 + (DBCompressionType.lz4(),) * 5
+"""By level: what is written often stays as it is, LZ4 doubled the CPU time of a flush."""
 INFO_LOG_BYTES = 1 * limits.MIB
 INFO_LOG_FILES = 2
 
@@ -195,14 +197,15 @@ def _options(cache: Cache) -> Options:
     table = BlockBasedOptions()
     table.set_block_cache(cache)
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
-    table.set_cache_index_and_filter_blocks(True)
-    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    # In the cache they would be evicted by data blocks: 96 us instead of 5 for a random get.
+    table.set_cache_index_and_filter_blocks(False)
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(WRITE_BUFFERS)
-    options.set_compression_type(DBCompressionType.lz4())
+    options.set_num_levels(len(COMPRESSION))
+    options.set_compression_per_level(list(COMPRESSION))
     options.set_max_open_files(OPEN_FILES)
     options.set_max_log_file_size(INFO_LOG_BYTES)
     options.set_keep_log_file_num(INFO_LOG_FILES)

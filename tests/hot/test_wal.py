@@ -5,7 +5,10 @@ import os
 import random
 import resource
 import select
+import signal
+import struct
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -78,9 +81,6 @@ def test_both_halves_of_the_salt_seed_the_checksums(twin: Any) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2, 2**32 - 1])
 def test_items_that_do_not_fill_the_body(twin: Any, length: int, count: int) -> None:
     """A record whose checksums are right, but which no `encode_record` made."""
-    import struct
-    import zlib
-
     body = struct.pack("<IBQI", 1, 3, 1, 20).ljust(40, b"x")[:length]
     header = struct.pack("<IIIIQQQQ", 0, zlib.crc32(body, 9), len(body), count, 1, 1, 0, 9)
     record = struct.pack("<I", zlib.crc32(header[4:], 9)) + header[4:] + body
@@ -216,11 +216,21 @@ def test_an_error_is_final(twin: Any, bell: int, tmp_path: Path) -> None:
     os.close(good)
 
 
+def test_a_failed_sync_is_an_error(twin: Any, bell: int) -> None:
+    """/dev/null takes every write and refuses to sync it."""
+    fd = os.open("/dev/null", os.O_WRONLY)
+    writer = twin.wal.LogWriter(bell)
+    writer.submit(fd, 0, b"a", 1)
+    while not writer.error:
+        wait(bell)
+    assert (writer.error, writer.durable) == (errno.EINVAL, 0)
+    writer.close()
+    os.close(fd)
+
+
 def test_a_write_that_has_no_room(twin: Any, bell: int, tmp_path: Path) -> None:
     """A short write is gone on with until the error comes: here at the file size limit."""
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
-    import signal
-
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))

@@ -8,7 +8,7 @@ import pytest
 from eraft._impl import log as entry_log
 from eraft._impl import wal as codec
 from eraft.errors import LogCorrupt, StorageError
-from eraft.storage.items import entries_item, hard_state_item
+from eraft.storage.items import entries_item, group_state_item, hard_state_item
 from eraft.storage.memory_files import MemoryFiles
 from eraft.storage.segments import (
     HEADER_BYTES,
@@ -17,9 +17,8 @@ from eraft.storage.segments import (
     encode_header,
     segment_name,
 )
-from eraft.storage.wal import LogOptions, WriteAheadLog, WriteRequest
+from eraft.storage.wal import LogOptions, WriteAheadLog, WriteRequest, format_log
 from eraft.types import HardState
-
 from tests.storage.conftest import STORE_ID, carry_out, group_state, log_options
 
 NewLog = Callable[..., tuple[MemoryFiles, WriteAheadLog]]
@@ -155,6 +154,28 @@ def test_a_missing_segment_is_corruption(new_log: NewLog) -> None:
         opened({})
 
 
+def test_a_missing_segment_before_an_unused_one_is_corruption(new_log: NewLog) -> None:
+    """No record is left that could tell of it; the gap in the sequence does."""
+    files, log = new_log(log_options(SMALL))
+    for number in range(1, 9):
+        carry_out(log, log.append([entries_item(1, number, entry(number))]))
+    assert log.segments == 2
+    for preparation in log.preparations():
+        preparation.run(files)
+    image = image_of(files)
+    assert list(image) == [segment_name(sequence) for sequence in (1, 2, 3)]
+    del image[segment_name(2)]
+    with pytest.raises(LogCorrupt, match=f"{segment_name(2)} is missing"):
+        opened(image)
+
+
+def test_what_an_interrupted_preparation_left_is_removed(new_log: NewLog) -> None:
+    image, _ = small_log(new_log)
+    files = files_of(image | {segment_name(4) + ".1.tmp": b"half a header", "stranger": b"x"})
+    assert WriteAheadLog.open(files, log_options(SMALL)).groups[1].last_index == 12
+    assert files.names() == [*image, "stranger"]
+
+
 def test_segments_that_changed_places_are_corruption(new_log: NewLog) -> None:
     image, _ = small_log(new_log)
     first, second, *_ = image
@@ -175,8 +196,8 @@ def test_corruption_is_left_as_it_is(new_log: NewLog) -> None:
         assert image_of(files) == damaged
 
 
-def header(version_of: bytes, **fields: object) -> bytes:
-    """The header of a segment, with some fields in place of others."""
+def header(**fields: object) -> bytes:
+    """The header of segment 1, with some fields in place of others."""
     values: dict = {
         "store_id": STORE_ID,
         "sequence": 1,
@@ -191,7 +212,7 @@ def header(version_of: bytes, **fields: object) -> bytes:
 def test_a_log_of_another_store_or_a_newer_format_is_refused(new_log: NewLog) -> None:
     image, _ = small_log(new_log)
     name = segment_name(1)
-    other = header(image[name], store_id="f" * 32) + image[name][HEADER_BYTES:]
+    other = header(store_id="f" * 32) + image[name][HEADER_BYTES:]
     with pytest.raises(StorageError, match="belongs to store ffff") as raised:
         opened(changed(image, name, other))
     assert not isinstance(raised.value, LogCorrupt)
@@ -317,7 +338,7 @@ def test_records_of_an_earlier_use_of_the_file_do_not_count(new_log: NewLog) -> 
     image, requests = small_log(new_log)
     name = requests[0].file.name
     # As if segment 1 were recycled while it holds records: a new header, the old bytes.
-    recycled = {name: header(image[name], salt=12345) + image[name][HEADER_BYTES:]}
+    recycled = {name: header(salt=12345) + image[name][HEADER_BYTES:]}
     log = opened(recycled)
     assert log.position == 0
     assert dict(log.groups) == {}
@@ -325,12 +346,14 @@ def test_records_of_an_earlier_use_of_the_file_do_not_count(new_log: NewLog) -> 
 
 
 def test_segments_before_the_oldest_needed_are_removed(new_log: NewLog) -> None:
-    files, log = new_log(log_options(SMALL))
+    files, _ = new_log(log_options(SMALL))
     data = {segment_name(1): image_of(files)[segment_name(1)]}
     # Segment 2 was prepared when 2 was already the oldest, its first record being number 40.
     salt = 4711
-    record = codec.encode_record(salt, 2, 40, 39, [(1, codec.GROUP_STATE, 0, log_state())])
-    body = header(b"", sequence=2, salt=salt, oldest_sequence=2, oldest_position=40) + record
+    record = codec.encode_record(
+        salt, 2, 40, 39, [group_state_item(group_state(1, base_index=100, base_term=3))]
+    )
+    body = header(sequence=2, salt=salt, oldest_sequence=2, oldest_position=40) + record
     data[segment_name(2)] = body.ljust(SMALL, b"\0")
     for image in (data, {segment_name(2): data[segment_name(2)]}):
         files = files_of(image)
@@ -339,17 +362,9 @@ def test_segments_before_the_oldest_needed_are_removed(new_log: NewLog) -> None:
         assert files.names() == [segment_name(2)]
 
 
-def log_state() -> bytes:
-    import orjson
-
-    return orjson.dumps(group_state(1, base_index=100, base_term=3))
-
-
 @pytest.mark.parametrize("seed", range(150))
 def test_random_lives_with_power_cuts(seed: int) -> None:
     """After every crash the log is what it was at some record not before the last reported one."""
-    from eraft.storage.wal import format_log
-
     rng = random.Random(seed)
     options = LogOptions(
         STORE_ID, HEADER_BYTES + rng.randint(500, 3000), random_u64=lambda: rng.getrandbits(64)

@@ -17,7 +17,6 @@ from eraft.storage.memory_files import MemoryFiles
 from eraft.storage.segments import HEADER_BYTES
 from eraft.storage.wal import WriteAheadLog, format_log
 from eraft.types import HardState
-
 from tests.storage.conftest import carry_out, group_state, log_options
 
 NewLog = Callable[..., tuple[MemoryFiles, WriteAheadLog]]
@@ -234,7 +233,7 @@ def test_a_quiet_group_in_a_busy_log_is_found_without_reading_all_of_it(new_log:
 
 
 def test_a_damaged_record_is_noticed_when_it_is_read(new_log: NewLog) -> None:
-    files, log = new_log(log_options())
+    _, log = new_log(log_options())
     request = log.append([entries_item(1, 1, entries(1, b"a"))])
     carry_out(log, request)
     request.file.pwrite(b"?", request.offset + len(request.data) - 9)
