@@ -323,6 +323,9 @@ cdef class FrameReader:
     def __dealloc__(self):
         free(self._rest)
 
+    def __sizeof__(self):
+        return object.__sizeof__(self) + self._capacity
+
     def feed(self, data):
         if self._broken is not None:
             raise self._broken

@@ -511,10 +511,10 @@ cdef class EntryLog:
         cdef uint64_t origin
         if start <= self._base:
             raise LogCompacted(f"entry {first} is gone from memory, the base is {self._base}")
+        if end > self._base + self._last:
+            raise self._beyond(last)
         if end < start:
             return b"", first - 1
-        if end - self._base > self._last:
-            raise self._beyond(last)
         low = start - self._base
         high = end - self._base
         origin = self._bounds[low - 1].end

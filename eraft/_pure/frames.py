@@ -9,6 +9,7 @@ a header (`_MESSAGE`) and the encoded entries whose size it tells.
 """
 
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Final
 from zlib import crc32
@@ -162,6 +163,10 @@ class FrameReader:
         self._rest = bytearray()
         self._broken: EraftError | None = None
 
+    def __sizeof__(self) -> int:
+        """Memory held, in bytes."""
+        return object.__sizeof__(self) + sys.getsizeof(self._rest)
+
     def feed(self, data: bytes | bytearray | memoryview) -> list[tuple[int, bytes]]:
         """Return (kind, body) of every frame that `data` completes.
 
@@ -186,7 +191,7 @@ class FrameReader:
                     return frames
         except ProtocolError as error:
             self._broken = error
-            rest.clear()
+            self._rest = bytearray()
             raise
         del rest[:done]
         return frames

@@ -32,7 +32,6 @@ def bucket_of(key: bytes | bytearray | memoryview) -> int:
 
 def buckets_of(keys: Sequence[bytes | bytearray | memoryview]) -> list[int]:
     """Return the bucket of each key."""
-    return [
-        crc_hqx(key, 0) & _MASK if type(key) is bytes and b"{" not in key else bucket_of(key)
-        for key in keys
-    ]
+    if b"{" in b"".join(keys):
+        return [bucket_of(key) for key in keys]
+    return [crc_hqx(key, 0) & _MASK for key in keys]

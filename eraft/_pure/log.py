@@ -275,12 +275,12 @@ class EntryLog:
         item = first - self._base
         if item <= 0:
             raise LogCompacted(f"entry {first} is gone from memory, the base is {self._base}")
-        if last < first:
-            return b"", first - 1
         end = last - self._base + 1
         bounds = self._bounds
         if end > len(bounds):
             raise IndexError(f"entry {last} is beyond the last one, {self.last_index}")
+        if end <= item:
+            return b"", first - 1
         start = bounds[item - 1]
         if bounds[end - 1] - start > limit_bytes:
             end = bisect_right(bounds, start + limit_bytes, item + 1, end)
