@@ -197,9 +197,11 @@ class Node:
         elif kind == frames.TABLE_REQUEST:
             self.gossip.table_requested(node_id, body, self.chain)
         elif kind == frames.TABLE:
-            for table, before in self.gossip.table_received(node_id, body, self.table):
+            received = self.gossip.table_received(node_id, body, self.table)
+            for table, before in received:
                 self._store_table(table, before)
-            self._table_changed()
+            if received:
+                self._table_changed()
         elif kind == frames.META_REQUEST:
             self._meta_request(node_id, body)
         elif kind == frames.META_REPLY:
