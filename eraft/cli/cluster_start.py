@@ -230,19 +230,31 @@ class Starter:
         owned = status.buckets_owned(groups)
         if owned != BUCKETS:
             raise CommandFailed(f"{owned} of {BUCKETS} buckets are owned")
-        self._read_from_each(table, {group["gid"]: group["leader"] for group in groups})
+        leaders = {group["gid"]: self._cluster.node(str(group["leader"])) for group in groups}
+        self._read_from_each(table, leaders)
+        self._check_views(table, leaders)
         return True
 
-    def _read_from_each(self, table: dict[str, Any], leaders: dict[int, int]) -> None:
+    def _read_from_each(self, table: dict[str, Any], leaders: dict[int, NodeEntry]) -> None:
         """A GET from every group that has buckets; its leader answers it linearizably."""
         first_buckets = {gid: start for start, _, gid in table["buckets"]}
         for gid, bucket in first_buckets.items():
-            node = self._cluster.node(str(leaders[gid]))
+            node = leaders[gid]
             try:
                 with admin.Connection(node.client) as connection:
                     connection.call("GET", key_in(bucket))
             except EraftError as error:
                 raise CommandFailed(f"group {gid} does not answer a read: {error}") from error
+
+    def _check_views(self, table: dict[str, Any], leaders: dict[int, NodeEntry]) -> None:
+        """Every node names the leaders to clients: some keep what they are told first."""
+        wanted = {start: leaders[gid].client for start, _, gid in table["buckets"]}
+        for node in self._cluster.nodes:
+            with admin.Connection(node.client) as connection:
+                slots: Any = connection.call("CLUSTER", "SLOTS")
+            named = {start: f"{first[0].decode()}:{first[1]}" for start, _, first, *_ in slots}
+            if named != wanted:
+                raise CommandFailed(f"{node.name} does not know the leaders of all groups yet")
 
 
 def key_in(bucket: int) -> bytes:
