@@ -189,15 +189,15 @@ class ClusterView:
         return " ".join(parts).encode() + b"\n"
 
     def _master_of(self, node_id: int) -> int:
-        """The head of the first group with buckets that a replica is in, 0 if there is none."""
-        return next(
-            (
-                head
-                for gid, head in self._heads.items()
-                if node_id in self._table.groups[gid].node_ids
-            ),
-            0,
-        )
+        """The head of the first group with buckets that a replica is in, 0 if there is no master.
+
+        A node in no such group is shown with the first master, because tools
+        warn of a replica that has none.
+        """
+        heads = self._heads
+        groups = self._table.groups
+        followed = (gid for gid in heads if node_id in groups[gid].node_ids)
+        return heads.get(next(followed, next(iter(heads), 0)), 0)
 
 
 def info_lines(fields: Mapping[str, object]) -> bytes:

@@ -154,7 +154,8 @@ def test_nodes() -> None:
         f"{node_name('demo', 2)} 10.0.0.2:7002@17002 master - 0 {WALL_MS} 5 connected 100",
         f"{node_name('demo', 3)} 10.0.0.3:7003@17003 slave,fail? {node_name('demo', 1)} 0 0 5"
         " disconnected",
-        f"{node_name('demo', 4)} 10.0.0.4:7004@17004 slave - 0 {WALL_MS} 5 connected",
+        f"{node_name('demo', 4)} 10.0.0.4:7004@17004 slave {node_name('demo', 1)} 0 {WALL_MS} 5"
+        " connected",
     ]
 
 
@@ -184,13 +185,15 @@ def test_every_node_has_one_role_in_every_view() -> None:
 
 
 def test_replicas_and_links() -> None:
-    shown = view(table(TWO_OF_ALL, *HALVES), {1: 1, 2: 1}, down=(4,))
+    known = table(TWO_OF_ALL, *HALVES)
+    registered = {n: item for n, item in known.nodes.items() if n < 4}
+    shown = view(replace(known, nodes=registered), {1: 1, 2: 1})
     found = shown.replicas(node_name("demo", 1))
     assert found is not None
     assert [line.split()[0] for line in found] == [name(2), name(3)]
     assert shown.replicas(node_name("demo", 2)) == []
     assert shown.replicas("x") is None
-    assert [link[b"node"] for link in shown.links()] == [name(2), name(3)]
+    assert [link[b"node"] for link in view(known, {}, down=(3,)).links()] == [name(2), name(4)]
 
 
 # CLUSTER INFO
