@@ -8,7 +8,7 @@ even (IEEE 754-2008, 4.3.1).
 """
 
 from decimal import Decimal, InvalidOperation
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 Number: TypeAlias = tuple[int, int]
 
@@ -17,15 +17,12 @@ _PRECISION_BITS = 64
 _LEAST_EXPONENT = -16445
 """Of the smallest subnormal number."""
 _TOP_EXPONENT = 16384
-"""Every number is below 2 to this."""
+"""Every number is below 2 to this; as an exponent it means infinity."""
 _DECIMALS = 17
 _SCALE = 10**_DECIMALS
 _DECIMAL_CHARS = frozenset(b"0123456789+-.eE")
 _GREATEST_DIGITS = 4_940
 """A number with its first digit this many places from the point is out of range."""
-
-INFINITY: Final[Number] = (1, _TOP_EXPONENT)
-"""Any mantissa with this exponent is infinite."""
 
 
 def parse(text: bytes) -> Number | None:
