@@ -79,7 +79,7 @@ def medians_us(figures: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def table(figures: dict[str, dict[str, float]]) -> list[str]:
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             path,
             f"{by_impl[PURE]:,.1f}",

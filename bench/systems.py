@@ -134,12 +134,12 @@ class Redis:
 
     def settle(self) -> None:
         wanted = int(self._info(self._ports[0])["master_repl_offset"])
-        for port in self._ports[1:]:
-            wait_until(
-                lambda port=port: int(self._info(port)["slave_repl_offset"]) >= wanted,
-                SETTLE_S,
-                lambda: f"the replicas of {self.title} to follow",
-            )
+
+        def followed() -> bool:
+            offsets = [int(self._info(port)["slave_repl_offset"]) for port in self._ports[1:]]
+            return all(offset >= wanted for offset in offsets)
+
+        wait_until(followed, SETTLE_S, lambda: f"the replicas of {self.title} to follow")
 
     def pids(self) -> list[int]:
         return [server.pid for server in self._servers]
