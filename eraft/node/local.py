@@ -208,7 +208,7 @@ def _config_get(context: LocalContext, _session: Session, args: Args) -> Any:
     ):
         return resp.ReplyError(b"ERR too many patterns, or too long ones")
     settings = context.settings
-    found = {}
+    found: dict[bytes, bytes] = {}
     for arg, pattern in zip(args[2:], patterns, strict=True):
         if pattern in settings:
             found.setdefault(pattern, arg)  # shown as it was asked for
