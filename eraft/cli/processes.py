@@ -44,9 +44,13 @@ def state(pid: int | None, data_dir: str) -> str:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return "stopped"
-    if data_dir.encode() not in arguments:
+    condition = stat.rpartition(")")[2].split()[0]
+    if condition in "ZX":
         return "stopped"
-    return "paused" if stat.rpartition(")")[2].split()[0] in "Tt" else "running"
+    # A process that has just begun to run its program has no arguments for a moment.
+    if data_dir.encode() not in arguments and arguments != [b""]:
+        return "stopped"
+    return "paused" if condition in "Tt" else "running"
 
 
 def send(pid: int, number: signal.Signals) -> None:

@@ -53,6 +53,17 @@ def test_state_follows_the_process(sleeper, tmp_path):
     assert processes.state(sleeper, str(tmp_path)) == "stopped"  # though nobody has reaped it
 
 
+def test_a_process_runs_as_soon_as_it_is_spawned(tmp_path):
+    """The kernel shows no arguments for a moment: that must not look like the end."""
+    for _ in range(50):
+        pid = processes.spawn(["sleep", "60"], tmp_path / "log")
+        try:
+            assert processes.state(pid, "60") == "running"
+        finally:
+            processes.send(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
 def test_another_program_with_the_same_id_is_not_the_node(sleeper, tmp_path):
     assert processes.state(sleeper, str(tmp_path / "other")) == "stopped"
     assert processes.state(None, str(tmp_path)) == "stopped"
