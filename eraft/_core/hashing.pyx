@@ -26,7 +26,7 @@ cdef int _bucket(object key) except -1:
             <const unsigned char *>PyBytes_AS_STRING(key), <size_t>PyBytes_GET_SIZE(key)
         )
     PyObject_GetBuffer(key, &view, PyBUF_SIMPLE)
-    bucket = eraft_bucket(<const unsigned char *>view.buf, <size_t>view.len)
+    cdef int bucket = eraft_bucket(<const unsigned char *>view.buf, <size_t>view.len)
     PyBuffer_Release(&view)
     return bucket
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Compiled twin of `eraft._pure.log`, which has the documentation.
 
 Entries are in chunks of equal size, so that appending never moves what is
@@ -54,7 +54,7 @@ cdef struct Bound:
 cdef int64_t _clamped(object number) except? -1:
     """As int64, the nearest one if out of its range: compares the same with any index."""
     cdef int overflow = 0
-    value = PyLong_AsLongLongAndOverflow(number, &overflow)
+    cdef int64_t value = PyLong_AsLongLongAndOverflow(number, &overflow)
     if overflow:
         return INT64_MAX if overflow > 0 else INT64_MIN
     return value
@@ -129,7 +129,7 @@ cdef Py_ssize_t _walk(
 cdef Py_ssize_t _count(const unsigned char *blob, Py_ssize_t total) except -1:
     cdef Py_ssize_t offset = 0
     cdef uint64_t previous = 0
-    count = _walk(blob, total, &offset, &previous)
+    cdef Py_ssize_t count = _walk(blob, total, &offset, &previous)
     if count < 0:
         raise _malformed(blob, total, offset, previous)
     return count
@@ -362,7 +362,7 @@ cdef class EntryLog:
         cdef Header header
         cdef Bound *bound
         cdef uint64_t end
-        count = _count(blob, size)
+        cdef Py_ssize_t count = _count(blob, size)
         memcpy(&header, blob, _HEADER)
         _check_order(first_index, header.term, self._bounds[self._last].term)
         self._reserve(count, size)
@@ -448,6 +448,7 @@ cdef class EntryLog:
         cdef int64_t skipped = _clamped(index - first_index)
         cdef const unsigned char *data
         cdef Header header
+        cdef Py_ssize_t count
         PyObject_GetBuffer(blob, &view, PyBUF_SIMPLE)
         try:
             data = <const unsigned char *>view.buf
@@ -530,11 +531,11 @@ cdef class EntryLog:
         return self._copy_out(origin, self._bounds[high].end), self._base + high
 
     def payload(self, index):
-        item = self._item(index)
+        cdef int64_t item = self._item(index)
         return self._copy_out(self._bounds[item - 1].end + _HEADER, self._bounds[item].end)
 
     def kind(self, index):
-        item = self._item(index)
+        cdef int64_t item = self._item(index)
         cdef size_t place = self._bounds[item - 1].end + _KIND_OFFSET - self._origin
         return self._chunks[place // _CHUNK][place % _CHUNK]
 

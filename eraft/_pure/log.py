@@ -285,8 +285,8 @@ class EntryLog:
         if bounds[end - 1] - start > limit_bytes:
             end = bisect_right(bounds, start + limit_bytes, item + 1, end)
         origin = bounds[0]
-        with memoryview(self._data) as view:
-            return bytes(view[start - origin : bounds[end - 1] - origin]), self._base + end - 1
+        view = memoryview(self._data)[start - origin : bounds[end - 1] - origin]
+        return bytes(view), self._base + end - 1
 
     def payload(self, index: int) -> bytes:
         """Return the payload of entry `index`.
@@ -294,8 +294,7 @@ class EntryLog:
         Raises LogCompacted at or below the base, IndexError beyond the end.
         """
         start, end = self._place(index)
-        with memoryview(self._data) as view:
-            return bytes(view[start + ENTRY_HEADER_BYTES : end])
+        return bytes(memoryview(self._data)[start + ENTRY_HEADER_BYTES : end])
 
     def kind(self, index: int) -> int:
         """Return the kind of entry `index`; raises as `payload` does."""
