@@ -18,6 +18,18 @@ from libc.string cimport memcpy, memset
 
 from eraft.errors import InvariantViolation, StorageError
 
+__all__ = [
+    "BAD_BODY", "BAD_HEADER", "BAD_ITEMS", "EMPTY", "ENTRIES", "GROUP_STATE", "HARD_STATE",
+    "IMPL", "ITEM_HEADER_BYTES", "NODE", "QUEUE_REQUESTS", "RECORD_ALIGN_BYTES",
+    "RECORD_HEADER_BYTES", "SALT_OFFSET", "TRACED", "VALID", "LogWriter", "encode_record",
+    "record_size", "scan",
+]
+
+cdef extern from "checksum.h" nogil:
+    bint ERAFT_TRACED
+
+IMPL = "cython"
+TRACED = ERAFT_TRACED != 0
 GROUP_STATE = 1
 HARD_STATE = 2
 ENTRIES = 3

@@ -19,8 +19,33 @@ import struct
 import threading
 import zlib
 from collections.abc import Sequence
+from typing import Final
 
 from eraft.errors import InvariantViolation, StorageError
+
+__all__ = [
+    "BAD_BODY",
+    "BAD_HEADER",
+    "BAD_ITEMS",
+    "EMPTY",
+    "ENTRIES",
+    "GROUP_STATE",
+    "HARD_STATE",
+    "IMPL",
+    "ITEM_HEADER_BYTES",
+    "NODE",
+    "QUEUE_REQUESTS",
+    "RECORD_ALIGN_BYTES",
+    "RECORD_HEADER_BYTES",
+    "SALT_OFFSET",
+    "VALID",
+    "LogWriter",
+    "encode_record",
+    "record_size",
+    "scan",
+]
+
+IMPL: Final = "python"
 
 GROUP_STATE = 1
 """Identity and base of a replica; replaces everything earlier of its group."""

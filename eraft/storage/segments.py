@@ -16,12 +16,15 @@ import struct
 import zlib
 from dataclasses import dataclass
 
+from eraft import limits
 from eraft.errors import LogCorrupt, StorageError
 from eraft.storage.files import File, Files, fill_with_zeros
 
 FORMAT_VERSION = 1
 HEADER_BYTES = 4096
 """A page of its own: writing records never rewrites the header."""
+SYNC_BYTES = 1 * limits.MIB
+"""A preparation syncs so often: in one go it would hold up the log writer for 20 ms."""
 SUFFIX = ".log"
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -83,7 +86,12 @@ class Preparation:
         file = files.create(self.temporary)
         try:
             file.pwrite(encode_header(self.header), 0)
-            fill_with_zeros(file, self.header.size_bytes, HEADER_BYTES)
+            done = HEADER_BYTES
+            while done < self.header.size_bytes:
+                end = min(done + SYNC_BYTES, self.header.size_bytes)
+                fill_with_zeros(file, end, done)
+                file.sync()
+                done = end
             file.sync()
         except OSError:
             file.close()
