@@ -41,10 +41,10 @@ ROW_HEADER_BYTES: Final = 17
 _TIMESTAMP = struct.Struct("<Q")
 _KEY = struct.Struct(">HI")
 _ROW = struct.Struct(">BQQ")
-_SET = re.compile(rb"\*3\r\n\$3\r\nSET\r\n\$(0|[1-9]\d{0,9})\r\n")
-_NEXT = re.compile(rb"\r\n\$(0|[1-9]\d{0,9})\r\n")
-_COUNT = re.compile(rb"\*([1-9]\d{0,9})\r\n")
-_BULK = re.compile(rb"\$(0|[1-9]\d{0,9})\r\n")
+_SET = re.compile(rb"\*3\r\n\$3\r\nSET\r\n\$(0|[1-9]\d{0,17})\r\n")
+_NEXT = re.compile(rb"\r\n\$(0|[1-9]\d{0,17})\r\n")
+_COUNT = re.compile(rb"\*([1-9]\d{0,17})\r\n")
+_BULK = re.compile(rb"\$(0|[1-9]\d{0,17})\r\n")
 _OWNED = 1
 
 
