@@ -23,7 +23,7 @@ TRY_AGAIN = resp.ReplyError(b"TRYAGAIN The slot has no leader that is known here
 SERVED = (State.OWNED, State.EXPORTING)
 """The states in which a group executes commands on a bucket."""
 
-_SERVED_RUNS = re.compile(b"[%c%c]+" % SERVED)
+_SERVED_MASK = bytes(0xFF if state in SERVED else 0 for state in range(256))
 _NONE_RUNS = re.compile(b"%c+" % State.NONE)
 
 _FIRST_EPOCH = b"1"
@@ -229,6 +229,8 @@ class Router:
         states = machine.states
         ranges: list[bytes] = []
         for start, end, _ in self.table.ranges(gid):
+            if states.find(State.NONE, start, end + 1) < 0:  # much faster, and the usual case
+                continue
             for run in _NONE_RUNS.finditer(states, start, end + 1):
                 ranges += b"%d" % run.start(), b"%d" % (run.end() - 1)
         return [b"_OWN", _FIRST_EPOCH, *ranges] if ranges else None
@@ -243,10 +245,15 @@ class Router:
         """
         clear = bytearray(range(256))
         clear[ordinal] = 0
-        admit[:] = admit.translate(clear)
+        lanes = admit.translate(clear)
         if admits and group.serving:
-            for run in _SERVED_RUNS.finditer(group.machine.states):
-                admit[run.start() : run.end()] = bytes((ordinal,)) * (run.end() - run.start())
+            # All buckets at once, as digits of large numbers: a loop over
+            # scattered buckets would hold up the node for milliseconds.
+            mask = int.from_bytes(group.machine.states.translate(_SERVED_MASK), "big")
+            others = int.from_bytes(lanes, "big")
+            mine = int.from_bytes(bytes((ordinal,)) * BUCKETS, "big")
+            lanes[:] = (others ^ ((others ^ mine) & mask)).to_bytes(BUCKETS, "big")
+        admit[:] = lanes
 
 
 def split_address(address: str) -> tuple[str, int]:
