@@ -293,6 +293,21 @@ cdef class EntryLog:
         return result
 
     cdef void _release(self) noexcept:
+        """Gives back what entries that are gone have needed."""
+        self._release_chunks()
+        cdef size_t used = <size_t>self._last + 1
+        cdef void *shrunk
+        if self._capacity > _BOUNDS_MIN and used < self._capacity // 4:
+            memmove(self._storage, self._bounds, used * sizeof(Bound))
+            self._bounds = self._storage
+            used = max(2 * used, <size_t>_BOUNDS_MIN)
+            shrunk = realloc(self._storage, used * sizeof(Bound))
+            if shrunk != NULL:
+                self._storage = <Bound *>shrunk
+                self._bounds = self._storage
+                self._capacity = used
+
+    cdef void _release_chunks(self) noexcept:
         """Frees the chunks before and behind the entries."""
         cdef uint64_t start = self._bounds[0].end
         cdef uint64_t end = self._bounds[self._last].end
@@ -478,8 +493,6 @@ cdef class EntryLog:
 
     def compact(self, index):
         cdef int64_t place = _clamped(index)
-        cdef size_t used
-        cdef void *shrunk
         if place > self._base + self._last:
             raise InvariantViolation(
                 f"only what is in the log is compacted: {index}, the last entry is "
@@ -491,16 +504,6 @@ cdef class EntryLog:
         self._last -= place - self._base
         self._base = place
         self._release()
-        used = <size_t>self._last + 1
-        if self._capacity > _BOUNDS_MIN and used < self._capacity // 4:
-            memmove(self._storage, self._bounds, used * sizeof(Bound))
-            self._bounds = self._storage
-            used = max(2 * used, <size_t>_BOUNDS_MIN)
-            shrunk = realloc(self._storage, used * sizeof(Bound))
-            if shrunk != NULL:
-                self._storage = <Bound *>shrunk
-                self._bounds = self._storage
-                self._capacity = used
 
     def slice(self, first, last, limit_bytes):
         cdef int64_t start = _clamped(first)

@@ -306,6 +306,7 @@ def test_compaction_and_truncation_give_memory_back(twin: Any) -> None:
     log.compact(log.last_index // 2)
     assert sys.getsizeof(log) < 0.6 * full
     log.truncate(log.base_index + 65)
+    assert sys.getsizeof(log) < 3 * CHUNK_BYTES
     log.compact(log.base_index + 1)
     assert sys.getsizeof(log) < 2 * CHUNK_BYTES
     assert log.slice(log.first_index, log.last_index, size) == (blob[113:], log.last_index)
