@@ -34,16 +34,9 @@ class Faults:
     """Share of messages that are delayed by up to `late_delay` more."""
     late_delay: float = 30.0
     write: tuple[float, float] = (0.02, 0.1)
-    """Until a write is on the disk, after the one before it."""
+    """What a write takes. What is handed out meanwhile is written together in the next."""
     acknowledge: tuple[float, float] = (0.0, 0.1)
     """From there until the replica is told."""
-
-
-@dataclass
-class Write:
-    """A write that is not on the disk yet."""
-
-    ready: Ready
 
 
 @dataclass
@@ -80,8 +73,10 @@ class Host:
         self.disk = Disk()
         self.incarnation = 0
         self.group: RaftGroup | None = None
-        self.writes: list[Write] = []
-        self.writes_end = 0.0
+        self.waiting: list[Ready] = []
+        """For the disk, in order; the first `writing` of them are being written."""
+        self.writing = 0
+        self.stalled_until = 0.0
         self.pending: list[tuple[int, int, bytes]] = []
         self.handed_state = HardState()
         self.told: list[str] = []
@@ -104,15 +99,16 @@ class Host:
             log.append(*entry)
         self.handed_state = disk.hard_state
         self.group = RaftGroup(self.config, disk.hard_state, log, disk.applied)
-        self.writes_end = self.network.now
+        self.stalled_until = 0.0
         self.network.at(rng.random(), self._tick, self.incarnation)
 
     def crash(self) -> None:
-        """Writes reach the disk in order, so a crash leaves some first part of them there."""
-        for write in self.writes[: self.network.rng.randint(0, len(self.writes))]:
-            self.disk.write(write.ready)
+        """Records reach the disk in order, so a crash leaves some first part of them there."""
+        for ready in self.waiting[: self.network.rng.randint(0, self.writing)]:
+            self.disk.write(ready)
         self.group = None
-        self.writes = []
+        self.waiting = []
+        self.writing = 0
         self.pending = []
         self.incarnation += 1
 
@@ -188,7 +184,7 @@ class Host:
             oracle.handed_out(self, group, ready.first_index, ready.entries)
         for message in ready.messages:
             network.send(self, message)
-        if ready.token or (ready.after and self.writes):
+        if ready.token or (ready.after and self.waiting):
             self._write(ready)
         else:
             for message in ready.after:
@@ -203,20 +199,32 @@ class Host:
             network.at(network.rng.random(), self._fetch, self.incarnation, fetch)
 
     def _write(self, ready: Ready) -> None:
-        faults, rng = self.network.faults, self.network.rng
-        self.writes.append(Write(ready))
-        self.writes_end = max(self.writes_end, self.network.now) + rng.uniform(*faults.write)
-        self.network.at(self.writes_end - self.network.now, self._written, self.incarnation)
+        self.waiting.append(ready)
+        if not self.writing:
+            self._write_next()
+
+    def _write_next(self) -> None:
+        network = self.network
+        self.writing = len(self.waiting)
+        delay = network.rng.uniform(*network.faults.write)
+        delay += max(0.0, self.stalled_until - network.now)
+        network.at(delay, self._written, self.incarnation)
 
     def _written(self, incarnation: int) -> None:
         if incarnation != self.incarnation:
             return
-        ready = self.writes.pop(0).ready
-        self.disk.write(ready)
-        for message in ready.after:
-            self.network.send(self, message)
-        delay = self.network.rng.uniform(*self.network.faults.acknowledge)
-        self.network.at(delay, self._acknowledged, incarnation, ready.token)
+        network = self.network
+        done, self.waiting = self.waiting[: self.writing], self.waiting[self.writing :]
+        for ready in done:
+            self.disk.write(ready)
+        for ready in done:
+            for message in ready.after:
+                network.send(self, message)
+            delay = network.rng.uniform(*network.faults.acknowledge)
+            network.at(delay, self._acknowledged, incarnation, ready.token)
+        self.writing = 0
+        if self.waiting:
+            self._write_next()
 
     def _acknowledged(self, incarnation: int, token: int) -> None:
         if incarnation == self.incarnation and self.group is not None and token:

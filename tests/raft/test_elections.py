@@ -163,7 +163,7 @@ def test_a_stalled_disk_behind_live_heartbeats() -> None:
     net = Network(3, seed=9)
     stalled = net.leader()
     net.agree(3)
-    stalled.writes_end = net.now + 400
+    stalled.stalled_until = net.now + 400
     # Replication goes past its disk: the others are a quorum without it.
     net.agree(2)
     assert stalled.role is Role.LEADER

@@ -72,17 +72,25 @@ def misfortune(net: Network, rng: Random) -> None:
         host.call(group.campaign)
 
 
+def clients(net: Network, rng: Random) -> None:
+    """Commands and reads for everybody who believes to lead, deposed or not."""
+    for host in net.leaders():
+        for _ in range(rng.choice([0, 0, 1, 2])):
+            if host.role is Role.LEADER:
+                host.propose(net.payload())
+        if host.role is Role.LEADER and rng.random() < 0.5:
+            host.read()
+
+
 def run(seed: int) -> Network:
     rng = Random(seed)
     net = network_of(rng)
-    for _ in range(rng.randint(20, 50)):
-        net.run(rng.choice([0.3, 3, 10, 25, 40]))
-        for host in net.leaders():
-            for _ in range(rng.choice([0, 1, 1, 4])):
-                if host.role is Role.LEADER:
-                    host.propose(net.payload())
-                if host.role is Role.LEADER and rng.random() < 0.5:
-                    host.read()
+    pace = rng.choice([3, 6, 12])
+    for _ in range(rng.randint(15, 35)):
+        end = net.now + rng.choice([0.3, 3, 10, 25, 40])
+        while net.now < end:
+            net.run(rng.uniform(0, pace))
+            clients(net, rng)
         misfortune(net, rng)
     # Everybody is back and nothing is lost any more: the group has to work.
     net.heal()
