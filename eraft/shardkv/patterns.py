@@ -89,6 +89,15 @@ def _class(pattern: bytes, place: int) -> tuple[frozenset[int], int]:
 
 
 def _class_expression(chosen: frozenset[int]) -> bytes:
+    """Return the class as ranges: the complement of a small one must not cost 255 elements."""
     if not chosen:
         return b"(?!)"
-    return b"[" + b"".join(b"\\x%02x" % char for char in sorted(chosen)) + b"]"
+    parts = []
+    start = None
+    for char in range(257):
+        if char in chosen:
+            start = char if start is None else start
+        elif start is not None:
+            parts.append(b"\\x%02x-\\x%02x" % (start, char - 1))
+            start = None
+    return b"[" + b"".join(parts) + b"]"

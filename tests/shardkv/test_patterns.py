@@ -25,6 +25,7 @@ from eraft.shardkv.patterns import compile_pattern
         (b"h[a-b]llo", [b"hallo", b"hbllo"], [b"hcllo", b"h-llo"]),
         (b"[b-a]", [b"a", b"b"], [b"c"]),
         (b"[a-]", [b"a", b"]", b"^"], [b"b", b"-"]),
+        (b"[a-", [b"a", b"-"], [b"b", b"]"]),
         (b"[-a]", [b"-", b"a"], [b"b"]),
         (b"[]a", [], [b"a", b"]a", b""]),
         (b"[^]", [b"a", b"]"], [b"", b"aa"]),
