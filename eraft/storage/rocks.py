@@ -49,8 +49,9 @@ class RocksScan:
     It pins files and memory of the database until it is exhausted or closed.
     """
 
-    def __init__(self, rows: RdictIter, path: str) -> None:
+    def __init__(self, rows: RdictIter, options: ReadOptions, path: str) -> None:
         self._rows: RdictIter | None = rows
+        self._options = options  # rocksdict's iterator borrows the bound in it
         self._path = path
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
@@ -130,7 +131,7 @@ class RocksStore:
             rows.seek(start)
         except Exception as error:
             raise StorageError(f"{self.path}: cannot scan: {error}") from error
-        scan = RocksScan(rows, self.path)
+        scan = RocksScan(rows, options, self.path)
         self._scans.add(scan)
         return scan
 

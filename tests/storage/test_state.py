@@ -50,6 +50,17 @@ def test_scan_is_ordered_bounded_and_of_one_moment(store: StateStore) -> None:
     assert list(store.scan(b"\x05", b"\x01")) == []
 
 
+def test_a_scan_reaches_its_end_whatever_happens_to_memory_meanwhile(store: StateStore) -> None:
+    """rocksdict's iterator borrows its bounds: they must live as long as the scan."""
+    store.write([(b"k%05d" % n, b"row") for n in range(2000)])
+    scan = store.scan(b"k", bytes(bytearray(b"l" * 11)))  # not a constant: nobody else keeps it
+    seen = 0
+    for _ in scan:
+        seen += 1
+        bytes(bytearray(b"a" * 11))  # the size of the bound: takes its place if it was freed
+    assert seen == 2000
+
+
 def test_a_closed_scan_is_exhausted(store: StateStore) -> None:
     store.write([(b"a", b"1"), (b"b", b"2")])
     scan = store.scan(b"a", b"z")
