@@ -2,7 +2,8 @@
 
 `ERAFT_IMPL=cython` or `ERAFT_IMPL=python` forces one and fails loudly if it
 is not there; unset means compiled, else pure with a warning. The twins are
-also what type checkers see.
+also what type checkers see. `IMPL` tells which one runs, and `TRACED` whether
+the compiled one traces its lines, for coverage and never for speed.
 """
 
 import os
@@ -19,15 +20,18 @@ if TYPE_CHECKING:
     from eraft._pure import batch, commit, frames, hashing, log, resp, wal
 
     IMPL: Final[str] = "python"
+    TRACED: Final[bool] = False
 elif _wanted == "python":
     from eraft._pure import batch, commit, frames, hashing, log, resp, wal
 
     IMPL = "python"
+    TRACED = False
 else:
     try:
         from eraft._core import batch, commit, frames, hashing, log, resp, wal
 
         IMPL = "cython"
+        TRACED = log.TRACED
     except ImportError as error:
         if _wanted:
             raise ImportError(
@@ -41,6 +45,4 @@ else:
         from eraft._pure import batch, commit, frames, hashing, log, resp, wal
 
         IMPL = "python"
-
-TRACED: Final[bool] = IMPL == "cython" and log.TRACED
-"""Whether the compiled modules trace their lines: such a build is for coverage, never for speed."""
+        TRACED = False

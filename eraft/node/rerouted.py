@@ -43,7 +43,7 @@ class Rerouted:
         for place, (args, (bucket, decision)) in enumerate(
             zip(self._commands, decisions, strict=True)
         ):
-            part = _Part(parts, place)
+            part: Any = _Part(parts, place)
             if isinstance(decision, router.Serve):
                 read = CommandRead(self._client, part, args, bucket, False)
                 node.shard(decision.gid).read(read)
