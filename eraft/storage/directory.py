@@ -110,7 +110,7 @@ def format_directory(
         node_id: This node, 1 to 2**32 - 1.
         metaserver: The founding members, node id -> host:peerport, at least
             one. Where this node is one of them its log begins with the
-            metaserver's founding state: replica ids 1..k in the order of the list.
+            metaserver's founding state: replica ids 1..k in the order of the node ids.
         segment_size_bytes: Size of the first segment of the log.
 
     Raises:
@@ -175,7 +175,7 @@ def _fill(path: str, identity: Identity, segment_size_bytes: int) -> None:
     os.mkdir(log_path)
     os.mkdir(os.path.join(path, _STATE))
     options = LogOptions(identity.store_id, segment_size_bytes=segment_size_bytes)
-    state = founding_state(identity.node_id, list(identity.metaserver), identity.store_id)
+    state = founding_state(identity.node_id, identity.metaserver, identity.store_id)
     files = DiskFiles(log_path)
     try:
         format_log(files, options, [] if state is None else [state])

@@ -12,6 +12,7 @@ from eraft import limits
 from eraft.errors import ConfigError, InvariantViolation, ProtocolError
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.table import UNOWNED, BucketRange, ConfigTable, Diff, Group
+from eraft.storage.founding import founding_state
 from eraft.types import BUCKETS, METASERVER_GID, NodeAddress, ReplicaAddress
 from tests.metaserver.conftest import FOUNDING
 
@@ -285,6 +286,17 @@ def test_the_founding_table_is_the_metaserver_and_nothing_else() -> None:
     assert table.nodes[3] == NodeAddress(3, "", "", "c:3", "")
     assert table.next_replica_id == 4
     assert ConfigTable.from_json(table.to_json()) == table
+
+
+def test_the_founding_table_and_the_founding_states_agree() -> None:
+    """Each node makes them of its own list: its order must not matter."""
+    table = founding_table({3: "c:3", 1: "a:1", 7: "b:2"})
+    for founders in ([1, 3, 7], [7, 1, 3]):
+        for replica in table.groups[METASERVER_GID].replicas:
+            state = founding_state(replica.node_id, founders, "own")
+            assert state is not None
+            assert state.replica_id == replica.replica_id
+            assert {(it.replica_id, it.node_id) for it in state.members} == {(1, 1), (2, 3), (3, 7)}
 
 
 @pytest.mark.parametrize("members", [{}, {0: "a:1"}, {1: "a"}, dict.fromkeys(range(1, 9), "a:1")])
