@@ -96,6 +96,10 @@ def test_a_killed_node_is_gone_when_kill_returns(local):
 def test_writes_go_on_without_a_node_and_it_catches_up(local, client):
     victim = local.status()["groups"][1]["leader"]
     local.cluster("kill", f"n{victim}")
+    wait_until(
+        lambda: all(group["leader"] for group in local.status()["groups"]),
+        "all groups have leaders",
+    )
     survivor = next(node for node in local.file()["nodes"] if node["id"] != victim)
     host, port = survivor["client"].split(":")
     with RedisCluster(host=host, port=int(port), socket_timeout=5) as other:
