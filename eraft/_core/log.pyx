@@ -1,9 +1,9 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Compiled twin of `eraft._pure.log`, which has the documentation.
 
-Entries are in chunks of equal size, so that appending never moves what is
-there, compaction gives memory back, and a slice is a copy of a few runs. An
-entry may lie across chunks. One small C record per entry has its term and end.
+The entries' bytes lie one after the other in chunks of memory: appending never
+moves what is there, compaction gives memory back, and a slice is a copy of a
+few runs. One small C record per entry has its term and its end.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
@@ -11,6 +11,8 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
+
+from eraft._core.chunks cimport Chunks
 
 from eraft.errors import InvariantViolation, LogCompacted, ProtocolError
 from eraft.types import EntryKind
@@ -26,7 +28,6 @@ cdef extern from "Python.h":
 cdef enum:
     _HEADER = 13
     _KIND_OFFSET = 4
-    _CHUNK = 65536
     _BOUNDS_MIN = 16
 
 IMPL = "cython"
@@ -170,11 +171,7 @@ cdef class EntryLog:
     cdef Bound *_bounds
     cdef size_t _capacity
     cdef int64_t _last
-    # Chunk i holds the bytes from _origin + i * _CHUNK on.
-    cdef unsigned char **_chunks
-    cdef size_t _chunk_count
-    cdef size_t _chunk_capacity
-    cdef uint64_t _origin
+    cdef Chunks _bytes
 
     def __cinit__(self, base_index=0, base_term=0):
         if not 0 <= base_index < 1 << 62 or not 0 <= base_term < 1 << 64:
@@ -187,12 +184,9 @@ cdef class EntryLog:
         self._base = base_index
         self._bounds[0].term = base_term
         self._bounds[0].end = 0
+        self._bytes = Chunks()
 
     def __dealloc__(self):
-        cdef size_t i
-        for i in range(self._chunk_count):
-            free(self._chunks[i])
-        free(self._chunks)
         free(self._storage)
 
     @property
@@ -223,8 +217,7 @@ cdef class EntryLog:
         return (
             object.__sizeof__(self)
             + self._capacity * sizeof(Bound)
-            + self._chunk_capacity * sizeof(unsigned char *)
-            + self._chunk_count * _CHUNK
+            + self._bytes.memory()
         )
 
     cdef int _reserve(self, Py_ssize_t count, Py_ssize_t size) except -1:
@@ -247,54 +240,11 @@ cdef class EntryLog:
                 self._storage = <Bound *>grown
                 self._bounds = self._storage + head
                 self._capacity = wanted
-        wanted = self._bounds[self._last].end - self._origin + <uint64_t>size
-        return self._reserve_chunks((wanted + _CHUNK - 1) // _CHUNK)
-
-    cdef int _reserve_chunks(self, size_t wanted) except -1:
-        cdef size_t capacity
-        cdef void *grown
-        if wanted > self._chunk_capacity:
-            capacity = max(wanted, 2 * self._chunk_capacity)
-            grown = realloc(self._chunks, capacity * sizeof(unsigned char *))
-            if grown == NULL:
-                raise MemoryError
-            self._chunks = <unsigned char **>grown
-            self._chunk_capacity = capacity
-        while self._chunk_count < wanted:
-            grown = malloc(_CHUNK)
-            if grown == NULL:
-                raise MemoryError
-            self._chunks[self._chunk_count] = <unsigned char *>grown
-            self._chunk_count += 1
-        return 0
-
-    cdef void _copy_in(self, uint64_t position, const unsigned char *data, size_t size) noexcept:
-        cdef size_t place = position - self._origin
-        cdef size_t part
-        while size:
-            part = min(size, _CHUNK - place % _CHUNK)
-            memcpy(self._chunks[place // _CHUNK] + place % _CHUNK, data, part)
-            place += part
-            data += part
-            size -= part
-
-    cdef bytes _copy_out(self, uint64_t position, uint64_t end):
-        cdef size_t place = position - self._origin
-        cdef size_t size = end - position
-        cdef size_t part
-        result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
-        cdef char *target = PyBytes_AS_STRING(result)
-        while size:
-            part = min(size, _CHUNK - place % _CHUNK)
-            memcpy(target, self._chunks[place // _CHUNK] + place % _CHUNK, part)
-            place += part
-            target += part
-            size -= part
-        return result
+        return self._bytes.reserve(self._bounds[self._last].end + <uint64_t>size)
 
     cdef void _release(self) noexcept:
         """Gives back what entries that are gone have needed."""
-        self._release_chunks()
+        self._bytes.keep(self._bounds[0].end, self._bounds[self._last].end)
         cdef size_t used = <size_t>self._last + 1
         cdef void *shrunk
         if self._capacity > _BOUNDS_MIN and used < self._capacity // 4:
@@ -306,34 +256,6 @@ cdef class EntryLog:
                 self._storage = <Bound *>shrunk
                 self._bounds = self._storage
                 self._capacity = used
-
-    cdef void _release_chunks(self) noexcept:
-        """Frees the chunks before and behind the entries."""
-        cdef uint64_t start = self._bounds[0].end
-        cdef uint64_t end = self._bounds[self._last].end
-        cdef size_t before = (start - self._origin) // _CHUNK
-        cdef size_t kept = 0
-        cdef size_t i
-        if start != end:
-            kept = (end - self._origin + _CHUNK - 1) // _CHUNK
-        else:
-            before = 0
-        for i in range(kept, self._chunk_count):
-            free(self._chunks[i])
-        self._chunk_count = kept
-        if kept == 0:
-            free(self._chunks)
-            self._chunks = NULL
-            self._chunk_capacity = 0
-            self._origin = start
-        elif before:
-            for i in range(before):
-                free(self._chunks[i])
-            self._chunk_count = kept - before
-            memmove(
-                self._chunks, self._chunks + before, self._chunk_count * sizeof(unsigned char *)
-            )
-            self._origin += before * _CHUNK
 
     def append(self, term, kind, payload):
         cdef Header header
@@ -348,8 +270,8 @@ cdef class EntryLog:
                 )
             self._reserve(1, _HEADER + view.len)
             last = self._bounds + self._last
-            self._copy_in(last.end, <const unsigned char *>&header, _HEADER)
-            self._copy_in(last.end + _HEADER, <const unsigned char *>view.buf, <size_t>view.len)
+            self._bytes.write(last.end, <const unsigned char *>&header, _HEADER)
+            self._bytes.write(last.end + _HEADER, <const unsigned char *>view.buf, <size_t>view.len)
             last[1].term = header.term
             last[1].end = last.end + _HEADER + <uint64_t>view.len
             self._last += 1
@@ -383,7 +305,7 @@ cdef class EntryLog:
         self._reserve(count, size)
         bound = self._bounds + self._last
         end = bound.end
-        self._copy_in(end, blob, <size_t>size)
+        self._bytes.write(end, blob, <size_t>size)
         for _ in range(count):
             memcpy(&header, blob, _HEADER)
             blob += _HEADER + header.size
@@ -531,16 +453,15 @@ cdef class EntryLog:
                 else:
                     low = middle
             high = low
-        return self._copy_out(origin, self._bounds[high].end), self._base + high
+        return self._bytes.read(origin, self._bounds[high].end), self._base + high
 
     def payload(self, index):
         cdef int64_t item = self._item(index)
-        return self._copy_out(self._bounds[item - 1].end + _HEADER, self._bounds[item].end)
+        return self._bytes.read(self._bounds[item - 1].end + _HEADER, self._bounds[item].end)
 
     def kind(self, index):
         cdef int64_t item = self._item(index)
-        cdef size_t place = self._bounds[item - 1].end + _KIND_OFFSET - self._origin
-        return self._chunks[place // _CHUNK][place % _CHUNK]
+        return self._bytes.at(self._bounds[item - 1].end + _KIND_OFFSET)
 
     def find_conflict_by_term(self, index, term):
         cdef int64_t high = _clamped(index)
