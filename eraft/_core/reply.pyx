@@ -27,7 +27,7 @@ cdef extern from "resp.h" nogil:
 cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     bint PyLong_CheckExact(object number)
-    int Py_EnterRecursiveCall(const char *where) except -1
+    int Py_EnterRecursiveCall(const char *where) except *
     void Py_LeaveRecursiveCall()
 
 cdef enum:

@@ -59,6 +59,7 @@ Item: TypeAlias = tuple[int, Any, Any]
 _ROW_KEY = struct.Struct(">HI")
 _PLAIN_NAMES = 64
 _PLAIN_ARGS = 8
+_LINE_LIMIT_MIN_BYTES = 64
 _NAME = re.compile(rb"[A-Z][A-Z0-9_.]{0,31}")
 
 _HEAD = re.compile(rb"(\*[1-9]\r\n\$\d\d?\r\n[A-Za-z0-9_.]+\r\n)\$(0|[1-9]\d{0,9})\r\n")
@@ -93,10 +94,10 @@ class CommandTable:
                     raise ValueError(f"plain command {name!r}: {args} arguments, not 2 to 8")
                 if name in self.names:
                     raise ValueError(f"plain command {name!r}: a write and a read")
+                if len(self.names) == _PLAIN_NAMES:
+                    raise ValueError(f"more than {_PLAIN_NAMES} plain commands")
                 self.names[name] = is_write, args
                 self.heads[b"*%d\r\n$%d\r\n%b\r\n" % (args, len(name), name)] = is_write, args
-        if len(self.names) > _PLAIN_NAMES:
-            raise ValueError(f"{len(self.names)} plain commands, at most {_PLAIN_NAMES}")
 
 
 class Parser:
@@ -111,7 +112,7 @@ class Parser:
         value_limit_bytes: the largest argument.
         command_limit_bytes: the largest command, as it is sent.
         args_limit: the most arguments, with the name.
-        inline_limit_bytes: the longest line.
+        inline_limit_bytes: the longest line, at least 64.
     """
 
     def __init__(
@@ -126,6 +127,8 @@ class Parser:
     ) -> None:
         if len(admit) != BUCKETS:
             raise ValueError(f"admit has {len(admit)} bytes, not one for each of {BUCKETS} buckets")
+        if inline_limit_bytes < _LINE_LIMIT_MIN_BYTES:
+            raise ValueError(f"a line of {inline_limit_bytes} bytes holds no command")
         self.fast = True
         """False: every command is handed out."""
         self.stopped = NEED_DATA
@@ -176,7 +179,7 @@ class Parser:
         place = self._parse(data, reads_pending)
         if place < len(data) and self.stopped != BROKEN:
             self._pending += memoryview(data)[place:]
-        return self._items
+        return self._take_items()
 
     def parse(self, reads_pending: bool) -> list[Item]:
         """Parse on, up to the end of the data or to what has to be handled first (`stopped`).
@@ -198,11 +201,14 @@ class Parser:
             self._pending = bytearray()
         else:
             del self._pending[:place]
-        return self._items
+        return self._take_items()
+
+    def _take_items(self) -> list[Item]:
+        items, self._items = self._items, []
+        return items
 
     def _parse(self, data: bytes | bytearray, reads_pending: bool) -> int:
         """Fill `_items`; return how much of `data` is done with."""
-        self._items = []
         self._reads_first = reads_pending
         self._needed_bytes = 0
         self.stopped = NEED_DATA
@@ -224,6 +230,8 @@ class Parser:
             if self._args and not self._hand_out():
                 break
         self._end_run()
+        if self.stopped == BROKEN:
+            self._reset()
         return place
 
     def _plain_run(self, data: bytes | bytearray, place: int) -> int:
@@ -403,5 +411,4 @@ class Parser:
         self._end_run()
         self._items.append((ERROR, ReplyError(b"ERR Protocol error: " + what), 0))
         self.stopped = BROKEN
-        self._reset()
         return -1
