@@ -92,14 +92,14 @@ def apply_sets(
     Returns:
         The offset of the first command that is anything else, or the payload's size.
     """
-    if len(owned) != BUCKETS:
-        raise ValueError(f"owned has {len(owned)} bytes, not one for each of {BUCKETS} buckets")
-    if not 0 <= offset <= len(payload):
-        raise ValueError(f"offset {offset} is outside the payload of {len(payload)} bytes")
     try:
         header = _ROW.pack(0, version, 0)
     except struct.error:
         raise OverflowError(f"version {version} is not a u64") from None
+    if len(owned) != BUCKETS:
+        raise ValueError(f"owned has {len(owned)} bytes, not one for each of {BUCKETS} buckets")
+    if not 0 <= offset <= len(payload):
+        raise ValueError(f"offset {offset} is outside the payload of {len(payload)} bytes")
     payload = bytes(payload)
     match_set, match_next, pack = _SET.match, _NEXT.match, _KEY.pack
     count = 0
