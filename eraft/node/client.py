@@ -69,6 +69,7 @@ class Client:
         """Bytes from the client."""
         if self.closed:
             return
+        self.session.active_s = self.node.now_s
         if self._waits or self.output_full:
             self.parser.feed(data)
             return
@@ -160,6 +161,7 @@ class Client:
         try:
             spec = admission.lookup(args)
             self.node.context.count_calls(spec.name, 1)
+            self.session.last_command = spec.name
             if spec.kind is Kind.LOCAL:
                 self._local(args)
             elif spec.kind is Kind.KEYSPACE:

@@ -541,12 +541,10 @@ class Node:
             self._announce()
         outputs = self._outputs
         self._outputs = Outputs()
-        version = self.table.version
         for node_id, messages in self._messages.items():
-            frame = frames.encode_messages(version, messages)
-            outputs.frames.setdefault(node_id, []).append(frame)
+            outputs.frames.setdefault(node_id, []).extend(self._frames(messages))
         for node_id, messages in self._bulk.items():
-            outputs.bulk.setdefault(node_id, []).append(frames.encode_messages(version, messages))
+            outputs.bulk.setdefault(node_id, []).extend(self._frames(messages))
         self._messages = {}
         self._bulk = {}
         if self._items and self._flight is None:
@@ -556,6 +554,21 @@ class Node:
             self._items, self._tokens, self._after = [], [], []
         outputs.again = outputs.again or bool(self._jobs or self._resume)
         return outputs
+
+    def _frames(self, messages: list[Message]) -> list[bytes]:
+        """Messages for one peer, in as few frames as their limit allows."""
+        version = self.table.version
+        found = []
+        start = 0
+        size_bytes = 0
+        for place, message in enumerate(messages):
+            size_bytes += limits.MESSAGE_HEADER_BYTES + len(message.entries)
+            if size_bytes > limits.PEER_FRAME_TARGET_BYTES and place > start:
+                found.append(frames.encode_messages(version, messages[start:place]))
+                start = place
+                size_bytes = len(message.entries)
+        found.append(frames.encode_messages(version, messages[start:] if start else messages))
+        return found
 
     def _advance_jobs(self) -> None:
         for _ in range(len(self._jobs)):
