@@ -63,7 +63,7 @@ lint: build
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy --strict eraft
-	$(VENV)/bin/cython-lint eraft/_core
+	PATH="$(VENV)/bin:$$PATH" cython-lint eraft/_core
 
 format: build
 	$(PY) -m ruff check --fix .
