@@ -31,7 +31,8 @@ class MessageKind(IntEnum):
     """index, log_term: the entry before `entries`; commit; context: read sequence; entries."""
     APPEND_REPLY = 6
     """index: last matched entry, or with reject the refused previous index, and then
-    index and term of the follower's best guess in hint and log_term; context: echoed."""
+    index and term of the follower's best guess in hint and log_term; commit: the
+    follower's own; context: echoed."""
     HEARTBEAT = 7
     """commit (never beyond what the follower is known to match); context."""
     HEARTBEAT_REPLY = 8

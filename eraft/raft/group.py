@@ -87,7 +87,10 @@ class RaftGroup(Replica):
             log.compact((log.base_index + index + 1) // 2)
 
     def fetched(self, replica_id: int, first_index: int, prev_term: int, blob: bytes) -> None:
-        """The answer to a `Fetch`: entries from `first_index` on, and the term before them."""
+        """The answer to a `Fetch`: entries from `first_index` on, and the term before them.
+
+        Raises `ProtocolError` if they are malformed.
+        """
         if self._leadership is not None:
             message = self._leadership.fetched(
                 replica_id, first_index, prev_term, blob, self.commit

@@ -103,6 +103,9 @@ def run(seed: int) -> Network:
     confirmed = net.oracle.reads_confirmed
     leader.read()
     net.run_until(lambda: net.oracle.reads_confirmed > confirmed, 60, "a read")
+    for replica_id, incarnation, ticket in net.oracle.asked:
+        alive = net.hosts[replica_id].incarnation == incarnation
+        assert not alive, f"read {ticket} of replica {replica_id} was neither confirmed nor lost"
     return net
 
 
