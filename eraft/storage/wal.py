@@ -148,8 +148,12 @@ class WriteAheadLog:
         return size + (self._spare.size_bytes if self._spare else 0)
 
     def log_bytes(self, gid: int) -> int:
-        """Return how many bytes of the group's entries the log holds, superseded ones included."""
-        return self._index.groups[gid].log_bytes
+        """Return how many bytes of the group's entries the log holds, superseded ones included.
+
+        None of a group whose first record is still to come.
+        """
+        group = self._index.groups.get(gid)
+        return group.log_bytes if group else 0
 
     def append(self, items: Sequence[Item]) -> WriteRequest:
         """Make the next record of the items (see `eraft.storage.items`).

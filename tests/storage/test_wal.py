@@ -59,6 +59,7 @@ def test_what_was_appended_is_there_after_a_restart(new_log: NewLog) -> None:
         assert loaded.slice(1, 4, 1000) == (entries(3, b"a", b"bb") + entries(4, b"C", b"D"), 4)
         assert one.load(2, 0, 0).last_index == 0
         assert one.log_bytes(1) == 5 * 13 + 5
+        assert one.log_bytes(3) == 0
 
 
 def test_load_leaves_what_is_applied_on_disk(new_log: NewLog) -> None:
