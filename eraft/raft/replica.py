@@ -29,6 +29,7 @@ APPEND_REPLY = int(MessageKind.APPEND_REPLY)
 HEARTBEAT = int(MessageKind.HEARTBEAT)
 HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
 
+KINDS = frozenset(int(kind) for kind in MessageKind)
 REPLY_TO = {
     PRE_VOTE: PRE_VOTE_REPLY,
     VOTE: VOTE_REPLY,
@@ -193,6 +194,8 @@ class Replica:
     def _take_term(self, message: Message) -> bool:
         """Compares terms (paper, section 5.1); True if the message is to be handled further."""
         kind = message.kind
+        if kind not in KINDS:
+            return True  # `step` refuses it; it must not change the term before
         if message.term < self.term:
             if kind in REPLY_TO:
                 # Tells the sender of the newer term, also a leader that was left behind.

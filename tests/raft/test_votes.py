@@ -256,9 +256,11 @@ def test_strangers_are_refused(kind: MessageKind, fields: dict[str, int]) -> Non
 
 
 def test_unknown_kinds_are_refused() -> None:
-    solo = Solo()
-    with pytest.raises(ProtocolError, match="unknown kind 99"):
-        solo.hear(99, term=0)  # type: ignore[arg-type]
+    for term in (1, 2, 3):
+        solo = Solo(hard_state=HardState(2))
+        with pytest.raises(ProtocolError, match="unknown kind 99"):
+            solo.hear(99, term=term)  # type: ignore[arg-type]
+        assert solo.group.term == 2
 
 
 def test_requests_for_votes_are_kinds_of_their_own() -> None:
