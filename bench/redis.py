@@ -99,7 +99,7 @@ def load(system: System, point: Point, requests: int) -> Figure:
     rows = [row for row in csv.reader(done.stdout.splitlines()) if row and row[0] == point.op]
     if done.returncode != 0 or not rows:
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        raise LoadFailed(f"redis-benchmark: {' '.join(last) or done.returncode}")
+        raise LoadFailed(f"redis-benchmark ended with {done.returncode}: {' '.join(last)}")
     system.settle()
     cpu_after_s = cpu_s(system.pids())
     if system.target() != before:
