@@ -49,9 +49,10 @@ coverage: build
 	tar --exclude='*.so' --exclude='*.c' --exclude=__pycache__ -cf - \
 		eraft tests bench setup.py pyproject.toml README.md LICENSE | tar -xf - -C $(TRACED)
 	cd $(TRACED) && ERAFT_TRACE=1 $(PY) setup.py --quiet build_ext --inplace
-	cd $(TRACED) && PYTHONPATH=$(CURDIR)/$(TRACED) $(PY) -m coverage run -m pytest $(ARGS)
-	cd $(TRACED) && $(PY) -m coverage combine --quiet && $(PY) -m coverage html --quiet
-	cd $(TRACED) && $(PY) -m coverage report
+	cd $(TRACED) && export PYTHONPATH=$(CURDIR)/$(TRACED) && \
+		$(PY) -m coverage run -m pytest $(ARGS); status=$$?; \
+		$(PY) -m coverage combine --quiet && $(PY) -m coverage html --quiet && \
+		$(PY) -m coverage report && exit $$status
 
 bench: build
 	$(PY) -m bench $(ARGS)
