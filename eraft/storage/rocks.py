@@ -17,6 +17,7 @@ from rocksdict import (
 
 from eraft import limits
 from eraft.errors import StorageError, StoreStalled
+from eraft.storage.cache import ABSENT, RowCache
 
 WRITE_BUFFER_BYTES = 16 * limits.MIB
 WRITE_BUFFERS = 3
@@ -96,9 +97,10 @@ class RocksStore:
         self.path = path
         self.stalls = 0
         self._scans: weakref.WeakSet[RocksScan] = weakref.WeakSet()
-        self._cache = Cache(BLOCK_CACHE_BYTES)
+        self._blocks = Cache(BLOCK_CACHE_BYTES)
+        self._cache = RowCache()
         try:
-            self._database = Rdict(path, _options(self._cache))
+            self._database = Rdict(path, _options(self._blocks))
         except Exception as error:
             raise StorageError(f"{path}: {_open_error(str(error))}") from error
         options = WriteOptions()
@@ -108,19 +110,23 @@ class RocksStore:
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of `key`, None if there is none."""
+        cached = self._cache.rows.get(key, ABSENT)
+        if cached is not ABSENT:
+            return cached  # type: ignore[return-value]
         try:
             value: bytes | None = self._database.get(key)
         except Exception as error:
             raise StorageError(f"{self.path}: cannot read: {error}") from error
+        self._cache.remember(key, value)
         return value
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the value of each key, None where there is none."""
+        rows = self._cache.rows
         try:
-            values: list[bytes | None] = self._database.get(list(keys))  # type: ignore[assignment]
-        except Exception as error:
-            raise StorageError(f"{self.path}: cannot read: {error}") from error
-        return values
+            return [rows[key] for key in keys]
+        except KeyError:
+            return [self.get(key) for key in keys]
 
     def scan(self, start: bytes, end: bytes) -> RocksScan:
         """Return the rows with start <= key < end in key order, as of now."""
@@ -147,6 +153,7 @@ class RocksStore:
         Raises:
             StoreStalled: nothing was written; RocksDB flushes or compacts, try again later.
         """
+        rows = list(rows)
         batch = WriteBatch(raw_mode=True)
         for start, end in ranges:
             if start < end:
@@ -164,6 +171,9 @@ class RocksStore:
                 self.stalls += 1
                 raise StoreStalled(f"{self.path}: {error}") from error
             raise StorageError(f"{self.path}: cannot write: {error}") from error
+        if ranges:
+            self._cache.clear()
+        self._cache.written(rows)
 
     def flush(self) -> None:
         """Wait until everything written before the call is on disk.
