@@ -70,12 +70,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def buffer_updated(self, size_bytes: int) -> None:
         server = self.server
-        server.enter()
+        if not server.scheduled:
+            server.enter()
+            server.schedule()
         conversation = self.conversation
         conversation.receive(server.receive_buffer[:size_bytes])
         if conversation.stopped:
             self._pause()
-        server.schedule()
 
     def eof_received(self) -> bool:
         """The client sends no more: close once everything it sent is answered."""
@@ -98,8 +99,8 @@ class Connection(asyncio.BufferedProtocol):
     # From the node and the server
 
     def on_output(self) -> None:
-        """Replies wait to be written."""
-        self.server.wants_flush(self)
+        """Replies wait to be written, at the end of the turn that is under way or scheduled."""
+        self.server.unflushed[self] = None
 
     def on_close(self, why: str, at_once: bool) -> None:
         """The node ends this connection: at once, or when everything is answered."""

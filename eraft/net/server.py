@@ -49,10 +49,10 @@ class Server:
         self.paused: set[Connection] = set()
         self.node: Node
         self._loop = asyncio.get_running_loop()
-        self._unflushed: dict[Connection, None] = {}
+        self.unflushed: dict[Connection, None] = {}
         self._connections: dict[Connection, None] = {}
         self._admins = 0
-        self._scheduled = False
+        self.scheduled = False
         self._links: dict[tuple[int, int], PeerLink] = {}
         self._workers = ThreadPoolExecutor(1, "eraft-disk")
         self._flushing = False
@@ -185,17 +185,17 @@ class Server:
 
     def schedule(self) -> None:
         """Let the node have a turn once this round of events is through."""
-        if not self._scheduled:
-            self._scheduled = True
+        if not self.scheduled:
+            self.scheduled = True
             self._loop.call_soon(self._turn)
 
     def wants_flush(self, connection: Connection) -> None:
         """The connection has output, or has to look whether it may close."""
-        self._unflushed[connection] = None
+        self.unflushed[connection] = None
         self.schedule()
 
     def _turn(self) -> None:
-        self._scheduled = False
+        self.scheduled = False
         if self._stop.done():
             return
         self.enter()
@@ -214,8 +214,8 @@ class Server:
             links[node_id, hello.MAIN].send(frames)
         for node_id, frames in outputs.bulk.items():
             links[node_id, hello.BULK].send(frames)
-        if self._unflushed:
-            unflushed, self._unflushed = self._unflushed, {}
+        if self.unflushed:
+            unflushed, self.unflushed = self.unflushed, {}
             for connection in unflushed:
                 connection.flush()
         if outputs.peers_changed:
@@ -316,7 +316,7 @@ class Server:
     def connection_lost(self, connection: Connection) -> None:
         """Forget a connection whose socket is gone."""
         self._connections.pop(connection, None)
-        self._unflushed.pop(connection, None)
+        self.unflushed.pop(connection, None)
         self.paused.discard(connection)
         if isinstance(connection, AdminConnection):
             self._admins -= 1

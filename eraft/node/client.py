@@ -23,6 +23,7 @@ from eraft.shardkv.specs import CommandSpec, Kind
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
+    from eraft.node.shard import ShardReplica
 
 
 class Client:
@@ -119,9 +120,10 @@ class Client:
     def _handle(self, items: list[Any]) -> None:
         for kind, subject, detail in items:
             if kind == resp.WRITES:
-                self.node.shards[subject].enqueue(self._open(detail))
+                slot = self.slots.open(detail, self.session.protocol)
+                self.node.shards[subject].enqueue(slot)
             elif kind == resp.READS:
-                self._get(subject, detail)
+                self._get(self.node.shards[subject], detail)
             elif kind == resp.COMMAND:
                 self._command(subject)
             else:
@@ -140,12 +142,12 @@ class Client:
         """Answer the current command with a reply value."""
         self._open(1).settle([value], 0)
 
-    def _get(self, ordinal: int, keys: list[bytes]) -> None:
-        shard = self.node.shards[ordinal]
+    def _get(self, shard: ShardReplica, keys: list[bytes]) -> None:
+        run = GetRun(self, keys, shard.machine.ownership_version)
+        run.after_writes = len(self.slots) > self._reads
         self._reads += 1
-        slot = self._open(len(keys))
-        writing = len(self.slots) > self._reads
-        shard.read(GetRun(self, slot, keys, shard.machine.ownership_version, writing))
+        self.slots.add(run)
+        shard.read(run)
 
     def read_done(self) -> None:
         """A read of this connection has been answered."""

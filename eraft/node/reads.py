@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from eraft import limits
 from eraft._impl import batch, resp
-from eraft.node.replica import CLUSTER_DOWN
+from eraft.node.slots import Slot
 from eraft.shardkv.machine import ClockBehind
 
 if TYPE_CHECKING:
     from eraft.node.client import Client
     from eraft.node.node import Node
     from eraft.node.shard import ShardReplica
-    from eraft.node.slots import Slot
 
-_ROWS_PER_FETCH = 64
+ROWS_PER_FETCH = 64
 _KEY_OFFSET = 11
 """Where the key starts in a DATA row key: after generation, kind, bucket and hash."""
 
@@ -37,23 +36,25 @@ class ReadBase:
         self.slot.fill(data)
         self.client.read_done()
 
-    def _refuse(self, error: resp.ReplyError) -> None:
-        self.slot.refuse(error)
-        self.client.read_done()
 
+class GetRun(Slot):
+    """A run of plain GETs of one connection, which is its own slot.
 
-class GetRun(ReadBase):
-    """A run of plain GETs of one connection; `keys` are the row keys of its group."""
+    `keys` are the row keys of its group, `ownership` the version of the
+    group's ownership under which the run was admitted.
+    """
 
-    __slots__ = ("keys", "ownership", "wall_ms")
+    __slots__ = ("after_writes", "barrier", "client", "deadline_s", "keys", "ownership", "wall_ms")
 
-    def __init__(
-        self, client: Client, slot: Slot, keys: list[bytes], ownership: int, after_writes: bool
-    ) -> None:
-        super().__init__(client, slot, after_writes)
+    def __init__(self, client: Client, keys: list[bytes], ownership: int) -> None:
+        super().__init__(client.slots, len(keys), client.session.protocol)
+        self.client = client
         self.keys = keys
         self.ownership = ownership
+        self.after_writes = False
+        self.barrier = 0
         self.wall_ms = 0
+        self.deadline_s = client.node.now_s + limits.ANSWER_DEADLINE_S
 
     def serve(self, replica: ShardReplica) -> bool:
         machine = replica.machine
@@ -66,10 +67,10 @@ class GetRun(ReadBase):
         keys = self.keys
         parts: list[bytes] = []
         size_bytes = 0
-        for start in range(0, len(keys), _ROWS_PER_FETCH):
-            rows = get_many(keys[start : start + _ROWS_PER_FETCH])
+        for start in range(0, len(keys), ROWS_PER_FETCH):
+            rows = get_many(keys[start : start + ROWS_PER_FETCH])
             data = batch.encode_values(
-                rows, 0, len(rows), machine.clock_ms, self.wall_ms, self.slot.protocol
+                rows, 0, len(rows), machine.clock_ms, self.wall_ms, self.protocol
             )
             if data is None:
                 return False
@@ -77,13 +78,43 @@ class GetRun(ReadBase):
             size_bytes += len(data)
             if size_bytes > limits.CLIENT_OUTPUT_BYTES:
                 self.client.close("its replies exceed the output buffer limit", at_once=True)
-                return True
-        self._answer(parts[0] if len(parts) == 1 else b"".join(parts))
+                break
+        self.answer(b"".join(parts))
         return True
+
+    def answer(self, data: bytes) -> None:
+        """Fill the slot with the encoded replies."""
+        self.fill(data)
+        self.client.read_done()
 
     def reroute(self, node: Node) -> None:
         """Judge every key again, as commands of their own, in one slot's order."""
-        node.again(self.client, self.slot, [[b"GET", key[_KEY_OFFSET:]] for key in self.keys])
+        node.again(self.client, self, [[b"GET", key[_KEY_OFFSET:]] for key in self.keys])
+
+
+def serve_runs(replica: ShardReplica, runs: list[GetRun]) -> list[GetRun]:
+    """Serve runs of few keys together, at most ROWS_PER_FETCH keys in all.
+
+    Returns those for which the log's clock has to pass first. All of them
+    were admitted under the current ownership.
+    """
+    keys = [key for run in runs for key in run.keys]
+    rows = replica.rows.get_many(keys)
+    clock_ms = replica.machine.clock_ms
+    wall_ms = replica.node.capped_wall_ms()
+    encode = batch.encode_values
+    behind = []
+    start = 0
+    for run in runs:
+        stop = start + run.count
+        data = encode(rows, start, stop, clock_ms, run.wall_ms or wall_ms, run.protocol)
+        start = stop
+        if data is None:
+            run.wall_ms = run.wall_ms or wall_ms
+            behind.append(run)
+        else:
+            run.answer(data)
+    return behind
 
 
 class CommandRead(ReadBase):
@@ -163,5 +194,3 @@ class Job:
             return False
         return True
 
-
-__all__ = ["CLUSTER_DOWN", "CommandRead", "GetRun", "Job", "ReadBase", "Scan"]

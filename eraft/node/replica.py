@@ -360,16 +360,23 @@ class Replica:
         """Serve what is confirmed, and applied up to where it was confirmed."""
         confirmed = self._confirmed
         while confirmed and confirmed[0][0] <= self.applied:
-            _, reads = confirmed.popleft()
-            for read in reads:
-                if read.barrier > self.applied:
-                    self._confirm_later(read)
-                elif not self.serving:
-                    read.reroute(self.node)
-                elif not read.serve(self):
-                    self.want_clock()
-                    read.after_writes = True
-                    self.read(read)
+            self.serve_reads(confirmed.popleft()[1])
+
+    def serve_reads(self, reads: list[Read]) -> None:
+        """Serve reads whose confirmed position is applied."""
+        for read in reads:
+            if read.barrier > self.applied:
+                self._confirm_later(read)
+            elif not self.serving:
+                read.reroute(self.node)
+            elif not read.serve(self):
+                self.read_behind_clock(read)
+
+    def read_behind_clock(self, read: Read) -> None:
+        """Serve the read once the log's clock has passed the time of its first attempt."""
+        self.want_clock()
+        read.after_writes = True
+        self.read(read)
 
     def _confirm_later(self, read: Read) -> None:
         """Queue a read by its barrier; it waits longer than some that were asked after it."""

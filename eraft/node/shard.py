@@ -6,7 +6,8 @@ from typing import Any
 
 from eraft import limits
 from eraft._impl import resp
-from eraft.node.replica import CLUSTER_DOWN, Proposal, Replica, Waiter
+from eraft.node.reads import ROWS_PER_FETCH, GetRun, serve_runs
+from eraft.node.replica import CLUSTER_DOWN, Proposal, Read, Replica, Waiter
 from eraft.shardkv.machine import ShardMachine
 
 TICK = (b"_TICK",)
@@ -81,6 +82,40 @@ class ShardReplica(Replica):
         self._reroute(self._behind_writes)
         if full:
             self.node.lane_drained()
+
+    # Reads
+
+    def serve_reads(self, reads: list[Read]) -> None:
+        """As every replica does, but small runs of GETs share one look-up of rows."""
+        ownership = self.machine.ownership_version
+        applied = self.applied
+        runs: list[GetRun] = []
+        others: list[Read] = []
+        keys = 0
+        for read in reads:
+            if (
+                type(read) is GetRun
+                and read.count < ROWS_PER_FETCH
+                and read.barrier <= applied
+                and read.ownership == ownership
+                and self.serving
+            ):
+                keys += read.count
+                if keys > ROWS_PER_FETCH:
+                    self._serve_runs(runs)
+                    runs = []
+                    keys = read.count
+                runs.append(read)
+            else:
+                others.append(read)
+        if runs:
+            self._serve_runs(runs)
+        if others:
+            super().serve_reads(others)
+
+    def _serve_runs(self, runs: list[GetRun]) -> None:
+        for run in serve_runs(self, runs):
+            self.read_behind_clock(run)
 
     # Roles and ownership
 

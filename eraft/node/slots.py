@@ -63,6 +63,10 @@ class SlotQueue:
         self._slots.append(slot)
         return slot
 
+    def add(self, slot: Slot) -> None:
+        """Put a slot that was made for this queue at its end."""
+        self._slots.append(slot)
+
     def advance(self, filled: Slot) -> None:
         """Move what is filled at the head of the queue to the output."""
         slots = self._slots
