@@ -14,8 +14,9 @@ needs_benchmark = pytest.mark.skipif(BENCHMARK is None, reason="redis-benchmark 
 
 
 def run(*words, **options):
+    command = [str(word) for word in words]
     result = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=60, **options
+        command, capture_output=True, text=True, timeout=60, check=False, **options
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
@@ -68,11 +69,14 @@ def test_redis_cli_sees_errors_word_for_word(cluster: Cluster):
 
 @needs_benchmark
 def test_redis_benchmark_loads_the_cluster(cluster: Cluster):
-    words = ("--cluster", "-c", 50, "-P", 16, "-n", 20000, "-r", 1000, "-t", "set,get", "--csv")
-    out = run(BENCHMARK, "-p", port(cluster), *words)
-    rows = [line.split(",") for line in out.splitlines() if line.startswith(('"SET"', '"GET"'))]
-    assert [row[0] for row in rows] == ['"SET"', '"GET"']
-    assert all(float(row[1].strip('"')) > 0 for row in rows)
+    masters = {cluster.wait_for_leader(gid) for gid in (1, 2)}
+    words = ["-c", 50, "-P", 16, "-n", 20000, "-r", 1000, "-t", "set,get", "--csv"]
+    if len(masters) > 1:  # it calls a cluster of one master invalid
+        words.append("--cluster")
     with cluster.client() as client:
-        assert client.get("key:{06S}:000000000001".replace("{06S}", "")) is None or True
-        assert client.dbsize() > 500
+        client.flushall()
+        out = run(BENCHMARK, "-p", port(cluster, masters.pop()), *words)
+        rows = [line.split(",") for line in out.splitlines() if line.startswith(('"SET"', '"GET"'))]
+        assert [row[0] for row in rows] == ['"SET"', '"GET"']
+        assert all(float(row[1].strip('"')) > 0 for row in rows)
+        assert client.dbsize() >= 990  # of 1000 keys, each drawn 20 times
