@@ -31,6 +31,9 @@ make lint
 step tests
 make test
 
+step demo
+make demo
+
 step sdist and wheel, started from an empty environment
 make dist
 ci/installed.sh dist
