@@ -120,6 +120,7 @@ class Client:
     def _handle(self, items: list[Any]) -> None:
         for kind, subject, detail in items:
             if kind == resp.WRITES:
+                self.node.context.plain_writes += detail
                 slot = self.slots.open(detail, self.session.protocol)
                 self.node.shards[subject].enqueue(slot)
             elif kind == resp.READS:
@@ -143,6 +144,7 @@ class Client:
         self._open(1).settle([value], 0)
 
     def _get(self, shard: ShardReplica, keys: list[bytes]) -> None:
+        self.node.context.plain_gets += len(keys)
         run = GetRun(self, keys, shard.machine.ownership_version)
         run.after_writes = len(self.slots) > self._reads
         self._reads += 1
@@ -162,7 +164,7 @@ class Client:
     def _command(self, args: list[bytes]) -> None:
         try:
             spec = admission.lookup(args)
-            self.node.context.count_calls(spec.name, 1)
+            self.node.context.count_call(spec.name)
             self.session.last_command = spec.name
             if spec.kind is Kind.LOCAL:
                 self._local(args)

@@ -21,8 +21,11 @@ class Context:
         self.started_s = node.now_s
         self.run_id = f"{node.random.getrandbits(160):040x}"
         self.pid = pid
-        self.counters: dict[str, int] = {}
-        self.command_calls: dict[bytes, int] = {}
+        self.plain_writes = 0
+        """Writes that the parser admitted by itself; which commands they were is not counted."""
+        self.plain_gets = 0
+        self._counters: dict[str, int] = {}
+        self._calls: dict[bytes, int] = {}
 
     @property
     def router(self) -> Router:
@@ -67,6 +70,17 @@ class Context:
         }
 
     @property
+    def counters(self) -> Mapping[str, int]:
+        """How often this and that happened."""
+        return {"plain_writes": self.plain_writes, **self._counters}
+
+    @property
+    def command_calls(self) -> Mapping[bytes, int]:
+        """How often each command was called; writes that went the short way are not in it."""
+        gets = self._calls.get(b"GET", 0) + self.plain_gets
+        return {**self._calls, b"GET": gets} if gets else self._calls
+
+    @property
     def keyspace(self) -> tuple[int, int]:
         """About how many keys this node holds; how many expire is not counted."""
         return self._node.store.stats()["keys"], 0
@@ -82,13 +96,14 @@ class Context:
 
     def reset_stats(self) -> None:
         """Set the counters to zero."""
-        self.counters.clear()
-        self.command_calls.clear()
+        self.plain_writes = self.plain_gets = 0
+        self._counters.clear()
+        self._calls.clear()
 
     def count(self, name: str) -> None:
         """Count one of something that happened."""
-        self.counters[name] = self.counters.get(name, 0) + 1
+        self._counters[name] = self._counters.get(name, 0) + 1
 
-    def count_calls(self, name: bytes, calls: int) -> None:
-        """Count calls of a command."""
-        self.command_calls[name] = self.command_calls.get(name, 0) + calls
+    def count_call(self, name: bytes) -> None:
+        """Count a call of a command that did not go the short way."""
+        self._calls[name] = self._calls.get(name, 0) + 1

@@ -62,7 +62,8 @@ def _persistence(_context: LocalContext, _role: str) -> Fields:
 
 def _stats(context: LocalContext, _role: str) -> Fields:
     return {
-        "total_commands_processed": sum(context.command_calls.values()),
+        "total_commands_processed": sum(context.command_calls.values())
+        + context.counters.get("plain_writes", 0),
         **dict(sorted(context.counters.items())),
     }
 

@@ -145,6 +145,8 @@ class Replica:
                 proposal.refuse(OUTCOME_UNKNOWN)
                 proposal.waiters = ()
         self._expire_reads(now_s)
+        if self.rows.pending:
+            self.node.write_behind(self)
         self.node.touch(self)
 
     def step(self, message: Message) -> None:
