@@ -61,7 +61,6 @@ def run(args: argparse.Namespace) -> int:
         import redis  # noqa: F401
     except ImportError:
         raise CommandFailed("the demo uses redis-py: pip install 'redis>=5'") from None
-    signal.signal(signal.SIGTERM, _interrupt)
     if args.dir:
         directory = Path(args.dir).absolute()
         if directory.exists() and any(directory.iterdir()):
@@ -69,6 +68,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         directory = Path(tempfile.mkdtemp(prefix="demo-", dir=Path.cwd()))
     demo = Demo(directory)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         demo.show()
     except CommandFailed as failure:
@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
             print(f"kept: eraft cluster stop --dir {directory}")
         else:
             demo.remove()
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 
