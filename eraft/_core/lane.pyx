@@ -61,9 +61,6 @@ cdef class Lane:
     cdef bint has_room(self, Py_ssize_t size_bytes) noexcept:
         return size_bytes <= _most_bytes - self.size_bytes
 
-    def fits(self, Py_ssize_t size_bytes):
-        return self.has_room(size_bytes)
-
     cdef unsigned char *room(self, Py_ssize_t size_bytes) except NULL:
         """Return where a command of that size has to be written; it counts already."""
         cdef Py_ssize_t start = self.size_bytes

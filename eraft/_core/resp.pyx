@@ -336,7 +336,7 @@ cdef class Parser:
         return self._lanes[k]
 
     cdef int _may_write(self, CLane lane, Py_ssize_t size) noexcept:
-        if lane is None or not lane.has_room(size):
+        if lane is None:
             return GENERAL
         if self._reads_first:
             self.stopped = _READS_FIRST
@@ -344,7 +344,7 @@ cdef class Parser:
         if lane.is_full():
             self.stopped = _LANE_FULL
             return HELD
-        return ADMITTED
+        return ADMITTED if lane.has_room(size) else GENERAL
 
     cdef int _write(
         self, const Plain *plain, Measure measure, const unsigned char *data

@@ -12,7 +12,7 @@ __all__ = ["IMPL", "Lane"]
 IMPL: Final = "python"
 
 _TIMESTAMP = struct.Struct("<Q")
-_TIMESTAMP_BYTES = 8
+_ROOM_BYTES = limits.ENTRY_SIZE_BYTES - _TIMESTAMP.size
 
 
 class Lane:
@@ -53,18 +53,15 @@ class Lane:
 
     def append(self, command: bytes) -> None:
         """Append a command that is in canonical form; Overloaded as `add`."""
-        if not self.fits(len(command)):
+        size_bytes = self.size_bytes + len(command)
+        if size_bytes > _ROOM_BYTES:
             raise Overloaded(
                 f"a command of {len(command)} bytes does not fit an entry of"
                 f" at most {limits.ENTRY_SIZE_BYTES} that has {self.size_bytes}"
             )
         self._parts.append(command)
         self.count += 1
-        self.size_bytes += len(command)
-
-    def fits(self, size_bytes: int) -> bool:
-        """Whether an entry can hold that many bytes more."""
-        return self.size_bytes + size_bytes <= limits.ENTRY_SIZE_BYTES - _TIMESTAMP_BYTES
+        self.size_bytes = size_bytes
 
     def take(self, ts_ms: int) -> bytes:
         """Return the entry's payload, timestamped `ts_ms`; the lane is empty afterwards."""

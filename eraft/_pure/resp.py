@@ -17,6 +17,7 @@ from eraft._pure import inline
 from eraft._pure.hashing import bucket_of
 from eraft._pure.lane import Lane
 from eraft._pure.reply import OK, Reply, ReplyError, Simple, Verbatim, encode
+from eraft.errors import Overloaded
 from eraft.types import BUCKETS
 
 __all__ = [
@@ -143,7 +144,6 @@ class Parser:
         self._args_limit = args_limit
         self._inline_limit_bytes = inline_limit_bytes
         self._pending = bytearray()
-        self._needed_bytes = 0
         self._reads_first = False
         self._items: list[Item] = []
         self._run_k = 0
@@ -194,7 +194,7 @@ class Parser:
             reads_pending: reads of this connection are unanswered, so that plain
                 writes have to wait (READS_FIRST).
         """
-        if self.stopped == BROKEN or len(self._pending) < self._needed_bytes:
+        if self.stopped == BROKEN:
             return []
         place = self._parse(self._pending, reads_pending)
         if place == len(self._pending) or self.stopped == BROKEN:
@@ -210,7 +210,6 @@ class Parser:
     def _parse(self, data: bytes | bytearray, reads_pending: bool) -> int:
         """Fill `_items`; return how much of `data` is done with."""
         self._reads_first = reads_pending
-        self._needed_bytes = 0
         self.stopped = NEED_DATA
         place = 0
         while True:
@@ -271,14 +270,14 @@ class Parser:
         """Return bucket, ordinal of its lane, and the lane; None if it has to be handed out."""
         bucket = bucket_of(key)
         k = self._admit[bucket]
-        if not 0 < k < len(self._lanes) or len(key) > limits.KEY_SIZE_BYTES:
-            return bucket, k, None
-        return bucket, k, self._lanes[k]
+        if 0 < k < len(self._lanes) and len(key) <= limits.KEY_SIZE_BYTES:
+            return bucket, k, self._lanes[k]
+        return bucket, k, None
 
     def _write(self, key: bytes, head: bytes, rest: bytes | bytearray) -> bool:
         """Append a plain write to its lane, if it has one and it may be done now."""
         _, k, lane = self._lane_of(key)
-        if lane is None or not lane.fits(len(head) + len(rest)):
+        if lane is None:
             return False
         if self._reads_first:
             self.stopped = READS_FIRST
@@ -286,7 +285,10 @@ class Parser:
         if lane.full:
             self.stopped = LANE_FULL
             return False
-        lane.append(head + rest)
+        try:
+            lane.append(head + rest)
+        except Overloaded:
+            return False
         if k != self._run_k:
             self._end_run()
             self._run_k = k
@@ -387,7 +389,6 @@ class Parser:
                 place = end + 2
             end = place + self._bulk
             if end + 2 > len(data):
-                self._needed_bytes = self._bulk + 2
                 break
             self._args.append(bytes(data[place:end]))
             self._bulk = -1

@@ -408,6 +408,18 @@ def test_what_is_parsed_costs_nothing(connection: Connection, rest: bytes) -> No
     assert left < 16 * KIB
 
 
+def test_a_parser_that_holds_nothing_has_no_buffer(twin: Any) -> None:
+    data = command(b"PING", bytes(3000))
+
+    def parse(connection: Connection) -> None:
+        assert connection.parse(data[:-5]) == []
+        assert len(connection.parse(data[-5:])) == 1
+
+    parse(Connection(twin.resp))
+    connection = Connection(twin.resp)
+    assert memory_of(lambda: parse(connection))[0] < KIB
+
+
 def test_a_broken_parser_costs_nothing(connection: Connection) -> None:
     def parse() -> None:
         connection.parse(b"*2\r\n$900000\r\n" + bytes(800_000))
@@ -418,28 +430,33 @@ def test_a_broken_parser_costs_nothing(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "piece", "count"),
+    ("head", "piece", "count", "end"),
     [
-        (b"*100000\r\n", b"$1\r\nx\r\n", 100_000),
-        (b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1048576\r\n", b"x" * 16, 65_536),
-        (b"", b"PING\r\n", 60_000),
+        (b"*100001\r\n", b"$1\r\nx\r\n", 100_000, b"$1\r\nx\r\n"),
+        (b"*100001\r\n$1\r\n", b"x\r\n$1\r\n", 100_000, b"x\r\n"),
+        (b"*3\r\n$3\r\nSET\r\n$1\r\na\r\n$1048576\r\n", b"x" * 16, 65_536, b"\r\n"),
     ],
 )
-def test_dripping_is_not_quadratic(twin: Any, head: bytes, piece: bytes, count: int) -> None:
-    connection = Connection(twin.resp)
-    parser = connection.parser
+def test_dripping_is_not_quadratic(
+    connection: Connection, head: bytes, piece: bytes, count: int, end: bytes
+) -> None:
     start = time.process_time()
-    parser.feed(head)
-    if head:
-        for _ in range(count):
-            parser.feed(piece)
-            parser.parse(False)
-        parser.feed(b"\r\n")
-    else:
-        parser.feed(piece * count)
-        for _ in range(count):
-            assert len(parser.parse(False)) == 1
-    parser.parse(False)
-    assert parser.buffered_bytes in (0, 2)
+    connection.parse(head)
+    for _ in range(count):
+        connection.parser.feed_and_parse(piece, False)
+    assert connection.parser.buffered_bytes == len(head) + count * len(piece)
+    assert len(connection.parse(end)) == 1
     # Looking at everything again each time takes minutes.
+    assert time.process_time() - start < 8
+
+
+def test_going_on_is_not_quadratic(connection: Connection) -> None:
+    parser, ping = connection.parser, b"PING\r\n"
+    backlog = 1_600_000
+    start = time.process_time()
+    parser.feed(backlog * ping)
+    for _ in range(100_000):
+        assert len(parser.parse(False)) == 1
+        parser.feed(ping)
+    assert parser.buffered_bytes == backlog * len(ping)
     assert time.process_time() - start < 8
