@@ -124,6 +124,9 @@ class Replica:
             applied=self.applied,
         )
         self.pending: deque[Proposal] = deque()
+        """What this replica proposed since it leads, in the order of the indexes."""
+        self._deposed: dict[int, list[Proposal]] = {}
+        """By index: what it proposed when it led before, until that is decided."""
         self._collecting: list[Read] = []
         self._behind_writes: list[Read] = []
         self._asked: dict[int, list[Read]] = {}
@@ -144,6 +147,8 @@ class Replica:
             if proposal.waiters:
                 proposal.refuse(OUTCOME_UNKNOWN)
                 proposal.waiters = ()
+        if self._deposed:
+            self._expire_deposed(now_s)
         self._expire_reads(now_s)
         if self.rows.pending:
             self.node.write_behind(self)
@@ -278,19 +283,14 @@ class Replica:
             index += 1
             term, kind, payload = self._entry(index)
             budget_bytes -= len(payload)
-            proposal = None
-            if self.pending and self.pending[0].index <= index:
-                proposal = self.pending.popleft()
+            proposal = self._proposal_at(index, term)
             replies: list[Any] | None = None
-            if proposal is not None and proposal.term == term and proposal.waiters:
+            if proposal is not None and proposal.waiters:
                 replies = []
             if kind == EntryKind.COMMANDS:
                 self.machine.apply(rows, index, term, payload, replies)
-            if proposal is not None:
-                if replies is not None:
-                    self.settle(proposal, replies)
-                elif proposal.term != term:
-                    proposal.refuse(NOT_APPLIED)
+            if proposal is not None and replies is not None:
+                self.settle(proposal, replies)
         self.applied, self.applied_term = index, term
         rows.set_applied(index, term, self.clock_ms)
         self.raft.applied_to(index)
@@ -299,6 +299,32 @@ class Replica:
         if self._apply_to > index:
             self.node.touch(self)
         self.after_apply()
+
+    def _proposal_at(self, index: int, term: int) -> Proposal | None:
+        """The proposal that became the entry; another one of that index was not executed.
+
+        An old proposal can be of the same index as a new one, or of a higher
+        one: it was overwritten, but no entry is committed there yet.
+        """
+        found = None
+        if self.pending and self.pending[0].index == index:
+            found = self.pending.popleft()
+        if self._deposed:
+            for proposal in self._deposed.pop(index, ()):
+                if proposal.term == term:
+                    found = proposal
+                else:
+                    proposal.refuse(NOT_APPLIED)
+        return found
+
+    def _expire_deposed(self, now_s: float) -> None:
+        for index, proposals in list(self._deposed.items()):
+            for proposal in proposals:
+                if proposal.deadline_s <= now_s:
+                    proposal.refuse(OUTCOME_UNKNOWN)
+            proposals[:] = [it for it in proposals if it.deadline_s > now_s]
+            if not proposals:
+                del self._deposed[index]
 
     def settle(self, proposal: Proposal, replies: list[Any]) -> None:
         """Hand the replies of an applied entry to those who wait for them."""
@@ -341,6 +367,10 @@ class Replica:
         if change.role is not Role.LEADER:
             self._reroute(self._collecting)
             self._reroute(self._behind_writes)
+            for proposal in self.pending:
+                if proposal.waiters:
+                    self._deposed.setdefault(proposal.index, []).append(proposal)
+            self.pending.clear()
         self.node.lead_changed(self)
 
     def serving_changed(self) -> None:

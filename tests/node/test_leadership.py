@@ -1,0 +1,42 @@
+"""What clients are told when leaders change: whose reply is whose, what still waits."""
+
+from tests.node.world import World, opened
+
+OK = b"+OK\r\n"
+NOT_EXECUTED = b"-TRYAGAIN The write was not executed, the leader has changed\r\n"
+UNKNOWN = b"-TIMEOUT outcome unknown\r\n"
+
+
+def lead(world: World, gid: int, node_id: int) -> None:
+    """Let leaders crash until it is this node's turn."""
+    for _ in range(20):
+        leader = world.leader(gid)
+        if leader == node_id:
+            world.until(lambda: world.ready(gid))
+            return
+        world.crash(leader)
+        world.until(lambda: world.leader(gid) != 0)
+        world.start(leader)
+        world.tick(5)
+    raise AssertionError(f"node {node_id} does not become leader")
+
+
+def test_overwritten_proposals_do_not_take_the_replies_of_later_ones() -> None:
+    world = opened()
+    leader = world.leader(1)
+    world.isolate(leader)
+    lost = world.connect(leader)
+    for number in range(40):
+        lost.send(f"INCR lost{number}")
+        world.settle()
+    world.until(lambda: world.leader(1) not in (0, leader))
+    world.heal()
+    world.until(lambda: bool(lost.received))
+    lead(world, 1, leader)
+    client = world.connect(leader)
+    for command in ("SET n 5", "INCR n", "STRLEN n", "APPEND n 00", "GET n"):
+        client.send(command)
+        world.settle()
+    assert client.received == OK + b":6\r\n:1\r\n:3\r\n$3\r\n600\r\n"
+    replies = lost.received.count(NOT_EXECUTED), lost.received.count(UNKNOWN)
+    assert sum(replies) == 40 and min(replies) > 0
