@@ -127,16 +127,32 @@ class PeerLink(asyncio.Protocol):
 
 
 class PeerReceiver(asyncio.Protocol):
-    """An accepted connection: frames of one other node."""
+    """An accepted connection: frames of one other node.
+
+    Until it has greeted it is a stranger, of whom there may be only a few,
+    for a short time and with little to say.
+    """
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
+        self._reader = frames.FrameReader(limits.PEER_GREETING_BYTES)
         self._node_id = 0
         self._transport: asyncio.Transport
+        self._deadline: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._server.strangers.add(self)
+        self._deadline = asyncio.get_running_loop().call_later(
+            limits.PEER_GREETING_S, self._refuse, "no greeting in time"
+        )
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._known()
+
+    def _known(self) -> None:
+        self._deadline.cancel()
+        self._server.strangers.discard(self)
 
     def data_received(self, data: bytes) -> None:
         server = self._server
@@ -157,6 +173,9 @@ class PeerReceiver(asyncio.Protocol):
             raise ProtocolError(f"frame of kind {kind} before the greeting")
         found = hello.check(body, node.identity, node.table)
         self._node_id = found.node_id
+        self._known()
+        # It sends no more before it has its answer, so the old reader holds nothing.
+        self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
         self._transport.write(hello.encode(node.identity, found.node_id, found.channel))
 
     def _refuse(self, why: str) -> None:
@@ -165,3 +184,10 @@ class PeerReceiver(asyncio.Protocol):
         if not self._node_id:
             self._transport.write(hello.refusal(why))
         self._transport.close()
+
+
+class RefusedPeer(asyncio.Protocol):
+    """One more stranger than are let in at a time."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast(asyncio.Transport, transport).abort()

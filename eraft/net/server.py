@@ -19,8 +19,9 @@ from eraft import IMPL, __version__, limits
 from eraft._impl import wal
 from eraft.errors import ConfigError, InvariantViolation, LogCorrupt, StorageError
 from eraft.net.connections import AdminConnection, ClientConnection, Connection, RefusedConnection
+from eraft.net.descriptors import client_connections
 from eraft.net.listeners import Listeners
-from eraft.net.peers import PeerLink, PeerReceiver
+from eraft.net.peers import PeerLink, PeerReceiver, RefusedPeer
 from eraft.node import hello
 from eraft.node.node import Node
 from eraft.node.options import NodeOptions
@@ -51,7 +52,9 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self.unflushed: dict[Connection, None] = {}
         self._connections: dict[Connection, None] = {}
+        self._connection_limit = client_connections(options.connections)
         self._admins = 0
+        self.strangers: set[PeerReceiver] = set()
         self.scheduled = False
         self._links: dict[tuple[int, int], PeerLink] = {}
         self._workers = ThreadPoolExecutor(1, "eraft-disk")
@@ -68,7 +71,7 @@ class Server:
         """Bind, recover, and serve; ConfigError or StorageError when it cannot."""
         listeners = Listeners(self.options)
         listeners.bind(
-            client=self._accept_client, peer=lambda: PeerReceiver(self), admin=self._accept_admin
+            client=self._accept_client, peer=self._accept_peer, admin=self._accept_admin
         )
         identity = self.directory.identity
         self.store = RocksStore(self.directory.state_path)
@@ -299,7 +302,7 @@ class Server:
     # Connections
 
     def _accept_client(self) -> asyncio.BaseProtocol:
-        if len(self._connections) >= self.options.connections:
+        if len(self._connections) - self._admins >= self._connection_limit:
             return RefusedConnection()
         connection = ClientConnection(self)
         self._connections[connection] = None
@@ -312,6 +315,11 @@ class Server:
         connection = AdminConnection(self)
         self._connections[connection] = None
         return connection
+
+    def _accept_peer(self) -> asyncio.BaseProtocol:
+        if len(self.strangers) >= limits.PEER_STRANGERS:
+            return RefusedPeer()
+        return PeerReceiver(self)
 
     def connection_lost(self, connection: Connection) -> None:
         """Forget a connection whose socket is gone."""
