@@ -89,7 +89,9 @@ cdef unsigned char *_room(Output *out, Py_ssize_t size) except NULL:
 cdef int _number(Output *out, unsigned char mark, long long number) except -1:
     cdef unsigned char *start = _room(out, ERAFT_LINE_BYTES)
     cdef uint64_t size = <uint64_t>number
-    out.size += eraft_write_number(start, mark, 0 - size if number < 0 else size, number < 0) - start
+    if number < 0:
+        size = 0 - size
+    out.size += eraft_write_number(start, mark, size, number < 0) - start
     return 0
 
 
