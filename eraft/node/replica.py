@@ -251,7 +251,7 @@ class Replica:
         for change in ready.role_changes:
             self._role_changed(change)
         for ticket, index in ready.reads:
-            self._confirmed.append((index, self._asked.pop(ticket)))
+            self._confirm(index, self._asked.pop(ticket))
         for ticket in ready.lost_reads:
             self._reroute(self._asked.pop(ticket))
 
@@ -367,6 +367,9 @@ class Replica:
         if change.role is not Role.LEADER:
             self._reroute(self._collecting)
             self._reroute(self._behind_writes)
+            for _, reads in self._confirmed:
+                self._reroute(reads)
+            self._confirmed.clear()  # an index that was overwritten may never come
             for proposal in self.pending:
                 if proposal.waiters:
                     self._deposed.setdefault(proposal.index, []).append(proposal)
@@ -398,7 +401,7 @@ class Replica:
         """Serve reads whose confirmed position is applied."""
         for read in reads:
             if read.barrier > self.applied:
-                self._confirm_later(read)
+                self._confirm(read.barrier, [read])
             elif not self.serving:
                 read.reroute(self.node)
             elif not read.serve(self):
@@ -410,13 +413,13 @@ class Replica:
         read.after_writes = True
         self.read(read)
 
-    def _confirm_later(self, read: Read) -> None:
-        """Queue a read by its barrier; it waits longer than some that were asked after it."""
+    def _confirm(self, index: int, reads: list[Read]) -> None:
+        """Queue reads for when `index` is applied; barriers can be far above what comes later."""
         confirmed = self._confirmed
         place = len(confirmed)
-        while place and confirmed[place - 1][0] > read.barrier:
+        while place and confirmed[place - 1][0] > index:
             place -= 1
-        confirmed.insert(place, (read.barrier, [read]))
+        confirmed.insert(place, (index, reads))
 
     def want_clock(self) -> None:
         """Bring the log's clock forward by an entry; for the subclass."""
