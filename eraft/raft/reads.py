@@ -61,5 +61,5 @@ class ReadRounds:
             self._round = []
 
     def drop(self) -> list[int]:
-        """The leadership is over: the tickets that are not confirmed, in order."""
-        return self._round + self._collecting
+        """The leadership is over: the tickets that the host was not told of, in order."""
+        return [ticket for ticket, _ in self.confirmed] + self._round + self._collecting

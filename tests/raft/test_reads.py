@@ -140,6 +140,15 @@ def test_answers_of_another_term_confirm_nothing() -> None:
     assert solo.take().reads == [(new, 2)]
 
 
+def test_a_read_that_was_confirmed_when_leadership_ended_is_reported_lost() -> None:
+    solo = Solo().lead()
+    ticket = solo.group.read_index()
+    solo.take()
+    solo.hear(HEARTBEAT_REPLY, 2, context=1)
+    solo.group.step_down("test")
+    assert solo.take().lost_reads == [ticket]
+
+
 def test_a_single_voter_confirms_by_itself() -> None:
     net = Network(1, seed=1)
     leader = net.leader()
