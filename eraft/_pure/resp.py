@@ -65,6 +65,7 @@ _NAME = re.compile(rb"[A-Z][A-Z0-9_.]{0,31}")
 
 _HEAD = re.compile(rb"(\*[1-9]\r\n\$\d\d?\r\n[A-Za-z0-9_.]+\r\n)\$(0|[1-9]\d{0,9})\r\n")
 _NEXT = re.compile(rb"\r\n\$(0|[1-9]\d{0,9})\r\n")
+_LENGTH = re.compile(rb"\$(0|[1-9]\d{0,9})\r\n")
 _COUNT = re.compile(rb"\*(0|-?[1-9]\d{0,18})")
 _BULK = re.compile(rb"\$(0|[1-9]\d{0,18})")
 _INT64_MIN = -(2**63)
@@ -369,33 +370,48 @@ class Parser:
     def _arguments(self, data: bytes | bytearray, place: int) -> int:
         """Take arguments while they are complete; return where that ends."""
         start = place
+        args, size = self._args, self._bulk
         while self._missing:
-            if self._bulk < 0:
-                end = self._line_end(data, place, b"\r", b"too big bulk count string")
-                if end < 0 or end + 1 == len(data):
+            if size < 0:
+                match = _LENGTH.match(data, place)
+                if match:
+                    size, end = int(match[1]), match.end()
+                else:
+                    size, end = self._odd_length(data, place)
+                if size < 0:
                     break
-                if data[place] != _DOLLAR:
-                    self._fail(b"expected '$', got '%c'" % data[place])
-                    break
-                match = _BULK.fullmatch(data, place, end)
-                if match is None or int(match[1]) > self._value_limit_bytes:
+                if size > self._value_limit_bytes:
                     self._fail(b"invalid bulk length")
                     break
-                size = int(match[1])
-                if self._taken_bytes + end + 2 - start + size + 2 > self._command_limit_bytes:
+                if self._taken_bytes + end - start + size + 2 > self._command_limit_bytes:
                     self._fail(b"command too large (limit %d bytes)" % self._command_limit_bytes)
                     break
-                self._bulk = size
-                place = end + 2
-            end = place + self._bulk
+                place = end
+            end = place + size
             if end + 2 > len(data):
                 break
-            self._args.append(bytes(data[place:end]))
-            self._bulk = -1
+            args.append(bytes(data[place:end]))
+            size = -1
             self._missing -= 1
             place = end + 2
+        self._bulk = size
         self._taken_bytes += place - start
         return place
+
+    def _odd_length(self, data: bytes | bytearray, place: int) -> tuple[int, int]:
+        """Read the line before an argument that is incomplete, malformed or odd.
+
+        Return the argument's size and where the line ends; -1 for both if that cannot be.
+        """
+        end = self._line_end(data, place, b"\r", b"too big bulk count string")
+        if end >= 0 and end + 1 < len(data):
+            if data[place] != _DOLLAR:
+                self._fail(b"expected '$', got '%c'" % data[place])
+            elif match := _BULK.fullmatch(data, place, end):
+                return int(match[1]), end + 2
+            else:
+                self._fail(b"invalid bulk length")
+        return -1, -1
 
     def _line_end(self, data: bytes | bytearray, place: int, mark: bytes, too_big: bytes) -> int:
         """Return where the line's end mark is, -1 if it is not there (yet)."""
