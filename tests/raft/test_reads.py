@@ -187,4 +187,4 @@ def test_rounds_alone() -> None:
     assert not rounds.confirmed, "a stranger"
     rounds.answered(3, 1)
     assert rounds.confirmed == [(1, 8), (2, 8), (3, 8)]
-    assert rounds.drop() == [4]
+    assert rounds.drop() == [1, 2, 3, 4]
