@@ -34,6 +34,7 @@ class AdminClient:
         self._on_close = on_close
         self.slots = SlotQueue(on_output)
         self.output_full = False
+        self._executing = False
         self._parser = resp.Parser(
             resp.CommandTable({}, {}),
             bytearray(_NO_LANES),
@@ -46,46 +47,57 @@ class AdminClient:
 
     @property
     def stopped(self) -> bool:
-        """Whether input has to wait; an operator's never does."""
-        return False
+        """Whether input has to wait: an operator's commands are executed one at a time."""
+        return len(self.slots) > 0
 
     def resume(self) -> None:
-        """Nothing waits here."""
+        """What was answered has left, or something was answered: go on."""
+        if not self._executing:
+            self._go_on(self._parser.parse(False))
 
     def receive(self, data: bytes | bytearray | memoryview) -> None:
         """Bytes from the operator."""
-        items = self._parser.feed_and_parse(data, False)
+        if self.stopped or self.output_full:
+            self._parser.feed(data)
+        else:
+            self._go_on(self._parser.feed_and_parse(data, False))
+
+    def _go_on(self, items: list[Any]) -> None:
+        self._executing = True
         while items:
             for kind, subject, _ in items:
                 slot = self.slots.open(1, 2)
                 if kind == resp.ERROR:
                     slot.refuse(subject)
                     self._on_close("protocol error", False)
-                    return
-                self._execute(subject, slot)
-            items = self._parser.parse(False)
+                else:
+                    self._execute(subject, slot)
+            waits = self.stopped or self.output_full
+            items = [] if waits else self._parser.parse(False)
+        self._executing = False
 
     def _execute(self, args: list[bytes], slot: Slot) -> None:
         name = args[0].upper()
         if name == b"PING" and len(args) == 1:
             slot.settle([resp.Simple(b"PONG")], 0)
         elif name == b"STATUS" and len(args) == 1:
-            status.start(self._node, lambda found: _answer(slot, {"ok": found}))
+            status.start(self._node, lambda found: self._answer(slot, {"ok": found}))
         elif name == b"META":
             try:
                 operation = command.parse(args[1:])
             except (ProtocolError, NotApplied) as error:
-                _answer(slot, {"error": str(error)})
+                self._answer(slot, {"error": str(error)})
                 return
-            self._node.meta.request(operation, lambda found: _answer(slot, found))
+            self._node.meta.request(operation, lambda found: self._answer(slot, found))
         else:
             shown = args[0][:64].decode("ascii", "backslashreplace")
-            _answer(slot, {"error": f"unknown command '{shown}': try STATUS, META or PING"})
+            self._answer(slot, {"error": f"unknown command '{shown}': try STATUS, META or PING"})
 
-
-def _answer(slot: Slot, found: dict[str, Any]) -> None:
-    if "error" in found:
-        text = str(found["error"]).replace("\r", " ").replace("\n", " ")
-        slot.refuse(resp.ReplyError(b"ERR " + text.encode()))
-    else:
-        slot.settle([orjson.dumps(found["ok"])], 0)
+    def _answer(self, slot: Slot, found: dict[str, Any]) -> None:
+        if "error" in found:
+            text = str(found["error"]).replace("\r", " ").replace("\n", " ")
+            slot.refuse(resp.ReplyError(b"ERR " + text.encode()))
+        else:
+            slot.settle([orjson.dumps(found["ok"])], 0)
+        if not self.output_full:
+            self.resume()

@@ -188,11 +188,11 @@ class Client:
             self.close("the client asked for it")
 
     def _keyspace(self, spec: CommandSpec, args: list[bytes]) -> None:
-        if "write" not in spec.flags:
+        if self._reads:
+            self._hold(spec, args, self.node.now_s + limits.ANSWER_DEADLINE_S)
+        elif "write" not in spec.flags:
             self._reads += 1
             walks.read(self, self._open(1), args)
-        elif self._reads:
-            self._hold(spec, args, self.node.now_s + limits.ANSWER_DEADLINE_S)
         elif (refusal := self.node.refuse_writes()) is not None:
             self.reply(refusal)
         else:

@@ -571,7 +571,7 @@ class Node:
         return found
 
     def _advance_jobs(self) -> None:
-        for _ in range(len(self._jobs)):
+        for _ in range(min(len(self._jobs), limits.JOB_SLICES)):
             job = self._jobs.popleft()
             if job.advance():
                 self._jobs.append(job)

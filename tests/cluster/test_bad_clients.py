@@ -253,6 +253,8 @@ def pour(wire: Wire, data: bytes, most_bytes: int) -> int:
         ("ECHO", "x" * 1000),
         ("INCR", "n"),
         ("COMMAND",),
+        ("DBSIZE",),
+        ("KEYS", "*"),
     ],
     ids=lambda words: words[0],
 )
