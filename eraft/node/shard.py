@@ -139,10 +139,14 @@ class ShardReplica(Replica):
         claim = self.node.router.claim(self.gid, self.machine)
         commands = [claim] if claim is not None else []
         commands += self.machine.due(self.node.capped_wall_ms(), limits.EXPIRE_BATCH)
-        if commands:
-            for command in commands:
-                self.lane.add(command)
-            self._chores = Chores(len(commands))
+        count = 0
+        for command in commands:
+            if self.lane.full:  # keys can be long: the rest at the next tick
+                break
+            self.lane.add(command)
+            count += 1
+        if count:
+            self._chores = Chores(count)
             self.enqueue(self._chores)
 
     def settle(self, proposal: Proposal, replies: list[Any]) -> None:
