@@ -32,7 +32,7 @@ class AdminClient:
     ) -> None:
         self._node = node
         self._on_close = on_close
-        self.slots = SlotQueue(on_output)
+        self.slots = SlotQueue(on_output, lambda: on_close("too much output", True))
         self.output_full = False
         self._executing = False
         self._parser = resp.Parser(

@@ -42,7 +42,7 @@ class Client:
     ) -> None:
         self.node = node
         self.session = session
-        self.slots = SlotQueue(on_output)
+        self.slots = SlotQueue(on_output, self._overflow)
         self.closed = False
         self.output_full = False
         self._on_close = on_close
@@ -96,10 +96,13 @@ class Client:
 
     def close(self, why: str, at_once: bool = False) -> None:
         """End the connection, by default once everything is answered and has left."""
-        if not self.closed:
+        if at_once or not self.closed:
             self.closed = True
             self._held = None
             self._on_close(why, at_once)
+
+    def _overflow(self) -> None:
+        self.close("its replies exceed the output buffer limit", at_once=True)
 
     # Commands
 

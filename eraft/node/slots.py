@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from eraft import limits
 from eraft._impl import resp
 
 
@@ -37,22 +38,33 @@ class Slot:
     def fill(self, data: bytes) -> None:
         """Answer with encoded replies."""
         if self.data is None:
-            self.data = b"" if self.muted else data
-            self.queue.advance(self)
+            queue = self.queue
+            if self.muted or queue.size_bytes > limits.CLIENT_OUTPUT_BYTES:
+                data = b""
+            self.data = data
+            queue.size_bytes += len(data)
+            if queue.size_bytes > limits.CLIENT_OUTPUT_BYTES:
+                queue.overflow()
+            queue.advance(self)
 
 
 class SlotQueue:
     """The slots of one connection and the bytes that may leave now.
 
-    `on_output` is called when output appears where there was none.
+    `on_output` is called when output appears where there was none,
+    `on_overflow` when more than limits.CLIENT_OUTPUT_BYTES wait, filled but
+    behind others or not taken: they and all that follow are forgotten.
     """
 
-    __slots__ = ("_on_output", "_slots", "output")
+    __slots__ = ("_on_output", "_on_overflow", "_slots", "output", "size_bytes")
 
-    def __init__(self, on_output: Callable[[], None]) -> None:
+    def __init__(self, on_output: Callable[[], None], on_overflow: Callable[[], None]) -> None:
         self._slots: deque[Slot] = deque()
         self._on_output = on_output
+        self._on_overflow = on_overflow
         self.output: list[bytes] = []
+        self.size_bytes = 0
+        """Of replies that wait."""
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -86,4 +98,12 @@ class SlotQueue:
         """The bytes that may leave now; the output is empty afterwards."""
         output = self.output
         self.output = []
-        return output[0] if len(output) == 1 else b"".join(output)
+        data = output[0] if len(output) == 1 else b"".join(output)
+        self.size_bytes -= len(data)
+        return data
+
+    def overflow(self) -> None:
+        """Let go of everything: the connection cannot be answered any more."""
+        self.output = []
+        self._slots.clear()
+        self._on_overflow()

@@ -26,3 +26,31 @@ def test_the_expiry_of_many_long_keys_fits_into_entries() -> None:
     client.send("DBSIZE")
     world.settle()
     assert client.received == b":0\r\n"
+
+
+def test_replies_of_many_runs_count_together_against_the_output_limit() -> None:
+    world = opened()
+    client = world.connect(world.leader(1))
+    client.send(encoded(b"SET", b"a", bytes(limits.VALUE_SIZE_BYTES)))
+    world.settle()
+    client.received = b""
+    client.send(b"GET a\r\nPING\r\n" * 40)
+    world.settle()
+    assert client.closed == "its replies exceed the output buffer limit"
+    assert client.received == b""
+    other = world.connect(world.leader(1))
+    other.send("STRLEN a")
+    world.settle()
+    assert other.received == b":%d\r\n" % limits.VALUE_SIZE_BYTES
+
+
+def test_a_run_that_is_too_large_ends_a_connection_that_was_about_to_end() -> None:
+    world = opened()
+    client = world.connect(world.leader(1))
+    client.send(encoded(b"SET", b"a", bytes(limits.VALUE_SIZE_BYTES)))
+    world.settle()
+    client.received = b""
+    client.send(b"GET a\r\n" * 10 + b"QUIT\r\n")
+    world.settle()
+    assert client.closed == "its replies exceed the output buffer limit"
+    assert client.received == b""
