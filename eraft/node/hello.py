@@ -17,6 +17,8 @@ from eraft.storage.directory import Identity
 PEER_PROTOCOL = 1
 """Version of the frames between nodes."""
 
+_REASON_CHARS = 200
+
 MAIN = 0
 BULK = 1
 """The two connections to a peer: large entries do not hold up heartbeats."""
@@ -52,7 +54,7 @@ def check(body: bytes, identity: Identity, table: ConfigTable) -> Hello:
     """The greeting of a node that dialled this one; ProtocolError says why it is refused."""
     form = schema.mapping(schema.document(body, "greeting"), "greeting")
     if "error" in form:
-        raise ProtocolError(f"the other node refused: {schema.short(form['error'])}")
+        raise ProtocolError(f"refuses this one: {str(form['error'])[:_REASON_CHARS]!r}")
     protocol = form.get("protocol")
     if protocol != PEER_PROTOCOL:
         raise ProtocolError(
