@@ -171,11 +171,14 @@ class Server:
             connection.transport.abort()
         self._loop.remove_reader(self._eventfd)
         await self._loop.run_in_executor(None, self._writer.close)
-        if clean:
-            self.node.write_all_behind()
-            await self._loop.run_in_executor(self._workers, self.store.flush)
-        self._workers.shutdown()
-        self.store.close()
+        try:
+            if clean:
+                self.node.write_all_behind()
+                await self._loop.run_in_executor(self._workers, self.store.flush)
+            self._workers.shutdown()
+            self.store.close()
+        except StorageError as error:
+            logger.error("state not flushed, the next start makes it from the log: %s", error)
         if self._log is not None:
             self._log.close()
         logger.info("stopped")

@@ -20,7 +20,7 @@ from types import TracebackType
 import orjson
 
 from eraft import limits
-from eraft.errors import ConfigError, StorageError
+from eraft.errors import ConfigError, DiskFull, StorageError
 from eraft.storage.files import DiskFiles, sync_directory
 from eraft.storage.founding import founding_state
 from eraft.storage.wal import LogOptions, format_log
@@ -299,5 +299,7 @@ def _explained(path: str, what: str) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise ConfigError(f"{what}: the disk of {path} is full") from error
         raise ConfigError(f"{what}: {where}: {error.strerror}") from error
+    except DiskFull as error:
+        raise ConfigError(f"{what}: the disk of {path} is full") from error
     except StorageError as error:
-        raise ConfigError(f"{what}: {error}") from error
+        raise ConfigError(f"{what}: {path}: {error}") from error
