@@ -160,10 +160,6 @@ class Client:
         if not self._reads and self._waits:
             self.node.resume_later(self)
 
-    def read_split(self, more: int) -> None:
-        """A read goes on as several; each calls `read_done`."""
-        self._reads += more
-
     def _command(self, args: list[bytes]) -> None:
         try:
             spec = admission.lookup(args)

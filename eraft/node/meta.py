@@ -94,3 +94,6 @@ class TableRead:
 
     def reroute(self, node: Node) -> None:
         self._on_answer(RETRY)
+
+    def expire(self) -> None:
+        self._on_answer(RETRY)

@@ -9,6 +9,7 @@ from eraft import limits
 from eraft._impl import batch, resp
 from eraft.node.slots import Slot
 from eraft.shardkv.machine import ClockBehind
+from eraft.shardkv.router import CLUSTER_DOWN
 
 if TYPE_CHECKING:
     from eraft.node.client import Client
@@ -32,9 +33,14 @@ class ReadBase:
         self.barrier = 0
         self.deadline_s = client.node.now_s + limits.ANSWER_DEADLINE_S
 
-    def _answer(self, data: bytes) -> None:
+    def answer(self, data: bytes) -> None:
+        """Fill the slot with the encoded reply."""
         self.slot.fill(data)
         self.client.read_done()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.answer(resp.encode([CLUSTER_DOWN], 0, 1, self.slot.protocol))
 
 
 class GetRun(Slot):
@@ -84,6 +90,11 @@ class GetRun(Slot):
     def answer(self, data: bytes) -> None:
         """Fill the slot with the encoded replies."""
         self.fill(data)
+        self.client.read_done()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self.refuse(CLUSTER_DOWN)
         self.client.read_done()
 
     def reroute(self, node: Node) -> None:
@@ -140,7 +151,7 @@ class CommandRead(ReadBase):
             reply = machine.read(self.args, machine.clock_ms, self.wall_ms)
         except ClockBehind:
             return False
-        self._answer(resp.encode([reply], 0, 1, self.slot.protocol))
+        self.answer(resp.encode([reply], 0, 1, self.slot.protocol))
         return True
 
     def reroute(self, node: Node) -> None:
@@ -170,6 +181,9 @@ class Scan(ReadBase):
     def serve(self, replica: ShardReplica) -> bool:
         self.start(replica)
         return True
+
+    def expire(self) -> None:
+        self.lost()
 
     def reroute(self, node: Node) -> None:
         self.lost()

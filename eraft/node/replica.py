@@ -81,6 +81,12 @@ class Read(Protocol):
     def reroute(self, node: Node) -> None:
         """This replica cannot serve it any more; nothing was executed."""
 
+    def expire(self) -> None:
+        """The deadline has passed: answer that it was not executed.
+
+        Asking again would let it overtake the writes that it waited for.
+        """
+
 
 class Replica:
     """A Raft group's member together with its state machine.
@@ -439,4 +445,5 @@ class Replica:
             if reads and reads[0].deadline_s <= now_s:
                 late = [read for read in reads if read.deadline_s <= now_s]
                 reads[:] = [read for read in reads if read.deadline_s > now_s]
-                self._reroute(late)
+                for read in late:
+                    read.expire()

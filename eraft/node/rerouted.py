@@ -38,26 +38,31 @@ class Rerouted:
             if isinstance(decision, router.Hold) and not late:
                 return False
             decisions.append((bucket, decision))
-        self._client.read_split(len(decisions) - 1)
-        parts = _Parts(self._slot, len(decisions))
+        parts = _Parts(self._client, self._slot, len(decisions))
         for place, (args, (bucket, decision)) in enumerate(
             zip(self._commands, decisions, strict=True)
         ):
             part: Any = _Part(parts, place)
             if isinstance(decision, router.Serve):
-                read = CommandRead(self._client, part, args, bucket, False)
-                node.shard(decision.gid).read(read)
+                node.shard(decision.gid).read(_PartRead(self._client, part, args, bucket, True))
                 continue
             part.refuse(CLUSTER_DOWN if isinstance(decision, router.Hold) else decision.reply)
-            self._client.read_done()
         return True
+
+
+class _PartRead(CommandRead):
+    """One of the commands; the client hears of the last one's answer only."""
+
+    def answer(self, data: bytes) -> None:
+        self.slot.fill(data)
 
 
 class _Parts:
     """Joins the replies of several commands in the slot that was theirs together."""
 
-    def __init__(self, slot: Slot, count: int) -> None:
+    def __init__(self, client: Client, slot: Any, count: int) -> None:
         self.slot = slot
+        self._client = client
         self._parts: list[bytes] = [b""] * count
         self._missing = count
 
@@ -66,6 +71,8 @@ class _Parts:
         self._missing -= 1
         if not self._missing:
             self.slot.fill(b"".join(self._parts))
+            if not isinstance(self.slot, _Part):
+                self._client.read_done()
 
 
 class _Part:
