@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from eraft._impl import resp
 from eraft.node.reads import Job, Scan
-from eraft.node.replica import CLUSTER_DOWN
+from eraft.node.replica import CLUSTER_DOWN, OUTCOME_UNKNOWN
 from eraft.shardkv import keyspace
 
 if TYPE_CHECKING:
@@ -81,12 +81,16 @@ class _Walk:
 
 
 class _Flushes:
-    """Waits for FLUSHALL in several groups and answers once."""
+    """Waits for FLUSHALL in several groups and answers once.
+
+    Where one of them did not execute it, another one may have.
+    """
 
     count = 1
 
     def __init__(self, slot: Slot, groups: int) -> None:
         self._slot = slot
+        self._alone = groups == 1
         self._missing = groups
 
     def settle(self, replies: list[Any], start: int) -> None:
@@ -95,4 +99,4 @@ class _Flushes:
             self._slot.settle(replies, start)
 
     def refuse(self, error: resp.ReplyError) -> None:
-        self._slot.refuse(error)
+        self._slot.refuse(error if self._alone else OUTCOME_UNKNOWN)

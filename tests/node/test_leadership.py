@@ -83,3 +83,16 @@ def test_a_read_behind_a_write_that_was_overwritten_holds_up_no_later_read() -> 
     client.send("GET n")
     world.settle()
     assert client.received == b"$-1\r\n"
+
+
+def test_a_flush_that_one_of_two_groups_refused_has_an_unknown_outcome() -> None:
+    world = opened(groups=2)
+    leader = world.leader(1)
+    lead(world, 2, leader)
+    lead(world, 1, leader)
+    assert world.leader(2) == leader
+    client = world.connect(leader)
+    client.send("FLUSHALL")
+    world.nodes[leader].replicas[1].raft.step_down("test")
+    world.settle()
+    assert client.received == UNKNOWN
