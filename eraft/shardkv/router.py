@@ -168,13 +168,23 @@ class Router:
         return lead.node_id
 
     def head(self, gid: int) -> int:
-        """The node to name first for a group: its last known leader, else its first replica."""
+        """The node to name first for a group: its last known leader, else its first replica.
+
+        While the connection to the leader is gone it is another node that can
+        be reached, which holds commands until there is a leader, or knows it
+        better than this one. Some clients look only once, right after their
+        own connection broke, and would go on with the dead node.
+        """
         node_ids = self.table.groups[gid].node_ids
         group = self.groups.get(gid)
         if group is not None and group.serving:
             return self.node_id
         lead = self.leads.get(gid)
-        return lead.node_id if lead is not None and lead.node_id in node_ids else node_ids[0]
+        head = lead.node_id if lead is not None and lead.node_id in node_ids else node_ids[0]
+        if self.reachable(head):
+            return head
+        others = (node_id for node_id in node_ids if node_id != self.node_id)
+        return next(filter(self.reachable, others), head)
 
     # Decisions
 

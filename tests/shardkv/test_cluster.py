@@ -97,9 +97,13 @@ def test_slots_without_a_leader_name_the_last_one_or_the_first_replica() -> None
     router = Router(ME)
     router.set_table(known)
     router.note_lead(1, 1, 3, 0.0)
-    router.link_down(3)
     shown = ClusterView(router, "demo", 1000.0, WALL_MS)
     assert shown.slots() == [[0, 8191, node(3), node(2)], [8192, LAST, node(1), node(2)]]
+
+
+def test_slots_name_a_node_that_can_be_reached_first() -> None:
+    shown = view(table(TWO_OF_ALL, *HALVES), {1: 3}, down=(3,))
+    assert shown.slots() == [[0, 8191, node(2), node(3)], [8192, LAST, node(1), node(3)]]
 
 
 def test_nodes_that_clients_cannot_reach_are_not_listed() -> None:

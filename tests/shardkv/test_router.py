@@ -272,10 +272,22 @@ def test_leader(router: Router) -> None:
 def test_head_is_the_last_known_leader(router: Router) -> None:
     assert [router.head(gid) for gid in (1, 2, 3)] == [1, 2, 4]
     router.note_lead(2, 8, 3, 50.0)
-    router.link_down(3)
     assert router.head(2) == 3
     router.leads.clear()
     assert [router.head(gid) for gid in (1, 2, 3)] == [1, 2, 2]
+
+
+def test_head_can_be_reached_if_any_other_node_can(router: Router) -> None:
+    members = router.table.groups[2].node_ids
+    leader, other = (node_id for node_id in members if node_id != ME)
+    router.note_lead(2, 8, leader, 100.0)
+    router.link_down(leader)
+    assert router.head(2) == other
+    router.link_down(other)
+    assert router.head(2) == leader
+    router.link_up(other)
+    router.note_lead(2, 9, other, 100.0)
+    assert router.head(2) == other
 
 
 def test_head_is_a_member(router: Router) -> None:
