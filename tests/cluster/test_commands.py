@@ -132,7 +132,7 @@ def test_keys_expire_though_nobody_asks_for_them(cluster: Cluster, client):
     deadline_s = time.monotonic() + 20
     while (count := keys()) != 3:  # one key on three replicas
         assert time.monotonic() < deadline_s, count
-    assert client.dbsize() == 1
+    assert client.dbsize(target_nodes="primaries") == 1
 
 
 def test_the_whole_key_space(client):
@@ -141,7 +141,7 @@ def test_the_whole_key_space(client):
     for key in expected:
         pipeline.set(key, "x")
     assert pipeline.execute() == [True] * 1000
-    assert client.dbsize() == 1000
+    assert client.dbsize(target_nodes="primaries") == 1000
     assert set(client.scan_iter(count=100)) == expected
     assert set(client.scan_iter(match="key1??", count=500)) == {f"key{n}" for n in range(100, 200)}
     found = client.keys("*", target_nodes=primaries(client))
@@ -156,7 +156,7 @@ def test_the_whole_key_space(client):
     counted = {slot: client.cluster_countkeysinslot(slot) for slot in map(client.keyslot, expected)}
     assert sum(counted.values()) == 1000
     assert client.flushdb()
-    assert client.dbsize() == 0
+    assert client.dbsize(target_nodes="primaries") == 0
     client.set("a", "x")
     assert client.flushall()
     assert list(client.scan_iter()) == []
@@ -230,7 +230,7 @@ def test_the_cluster_describes_itself(cluster: Cluster, client):
         assert client.cluster_myid(target_node=node) in ids
     assert client.cluster_keyslot("{a}b") == client.cluster_keyslot("a")
     for shard in client.cluster_shards():
-        assert len(shard["nodes"]) == 3
+        assert {f"{it['ip']}:{it['port']}" for it in shard["nodes"]} <= addresses
         assert [it["role"] for it in shard["nodes"]].count("master") == 1
     for node_id in ids:
         assert set(client.cluster_replicas(node_id)) <= addresses
