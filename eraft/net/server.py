@@ -70,9 +70,7 @@ class Server:
     async def start(self) -> None:
         """Bind, recover, and serve; ConfigError or StorageError when it cannot."""
         listeners = Listeners(self.options)
-        listeners.bind(
-            client=self._accept_client, peer=self._accept_peer, admin=self._accept_admin
-        )
+        listeners.bind(client=self._accept_client, peer=self._accept_peer, admin=self._accept_admin)
         identity = self.directory.identity
         self.store = RocksStore(self.directory.state_path)
         self._log, corrupt = self._recover()
@@ -215,11 +213,8 @@ class Server:
         record = outputs.record
         if record is not None:
             self._writer.submit(record.file.fileno(), record.offset, record.data, record.position)
-        links = self._links
-        for node_id, frames in outputs.frames.items():
-            links[node_id, hello.MAIN].send(frames)
-        for node_id, frames in outputs.bulk.items():
-            links[node_id, hello.BULK].send(frames)
+        self._send(hello.MAIN, outputs.frames)
+        self._send(hello.BULK, outputs.bulk)
         if self.unflushed:
             unflushed, self.unflushed = self.unflushed, {}
             for connection in unflushed:
@@ -232,6 +227,13 @@ class Server:
             self._prepare_segments()
         if outputs.again:
             self.schedule()
+
+    def _send(self, channel: int, frames: dict[int, list[bytes]]) -> None:
+        """Send each node its frames; a node that is not in the table yet has no link."""
+        for node_id, data in frames.items():
+            link = self._links.get((node_id, channel))
+            if link is not None:
+                link.send(data)
 
     def _log_written(self) -> None:
         os.eventfd_read(self._eventfd)

@@ -101,8 +101,13 @@ class MetaClient:
         leader = node.leader_of(METASERVER_GID)
         if leader == node.identity.node_id:
             node.meta_requested(request.body, lambda answer: self.settle(request_id, answer))
-        elif leader:
-            node.send_frame(leader, frames.encode_frame(frames.META_REQUEST, request.body))
+            return
+        # Nobody tells a node that is not registered yet who leads: it asks all members.
+        members = (leader,) if leader else node.table.groups[METASERVER_GID].node_ids
+        frame = frames.encode_frame(frames.META_REQUEST, request.body)
+        for node_id in members:
+            if node_id != node.identity.node_id:
+                node.send_frame(node_id, frame)
 
 
 def encode_answer(request_id: str, answer: Answer) -> bytes:

@@ -68,9 +68,9 @@ class Conversation:
 
 
 class World:
-    """Nodes 1..n, all members of the metaserver."""
+    """Nodes 1..n, the first `members` of them (all, if 0) founders of the metaserver."""
 
-    def __init__(self, nodes: int = 3, seed: int = 1) -> None:
+    def __init__(self, nodes: int = 3, seed: int = 1, members: int = 0) -> None:
         self.random = Random(seed)
         self.now_s = 1000.0
         self.wall_offset_ms: dict[int, int] = {}
@@ -82,9 +82,10 @@ class World:
         self._frames: list[tuple[int, int, bytes]] = []
         self._writes: dict[int, list[WriteRequest]] = {}
         self._up: set[tuple[int, int]] = set()
-        metaserver = {node_id: f"10.0.0.{node_id}:7000" for node_id in self.ids}
+        founders = self.ids[: members or nodes]
+        metaserver = {node_id: f"10.0.0.{node_id}:7000" for node_id in founders}
         self.disks = {
-            node_id: Disk(Identity("test", node_id, f"{node_id:032x}", metaserver), self.ids)
+            node_id: Disk(Identity("test", node_id, f"{node_id:032x}", metaserver), founders)
             for node_id in self.ids
         }
         for node_id in self.ids:
@@ -176,7 +177,7 @@ class World:
         happened = self._connect_links()
         arriving, self._frames = self._frames, []
         for sender, to, data in arriving:
-            if to in self.nodes and (sender, to) not in self.cut:
+            if to in self.nodes and (sender, to) in self._up:
                 for kind, body in frames.FrameReader(1 << 30).feed(data):
                     self._at(to).frame(sender, kind, body)
                 happened = True
@@ -190,8 +191,8 @@ class World:
         happened = False
         for a in self.nodes:
             for b in self.nodes:
-                usable = a != b and (a, b) not in self.cut
-                if usable and (a, b) not in self._up:
+                known = a != b and b in self.nodes[a].table.nodes
+                if known and (a, b) not in self.cut and (a, b) not in self._up:
                     self._up.add((a, b))
                     self._at(a).peer_up(b)
                     happened = True
@@ -229,7 +230,8 @@ class World:
         outputs: Outputs = self._at(node_id).drain()
         for queues in (outputs.frames, outputs.bulk):
             for to, data in queues.items():
-                self._frames += [(node_id, to, frame) for frame in data]
+                if (node_id, to) in self._up:
+                    self._frames += [(node_id, to, frame) for frame in data]
         if outputs.record is not None:
             self._writes[node_id].append(outputs.record)
         if outputs.flush:
