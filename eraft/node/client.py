@@ -112,8 +112,9 @@ class Client:
             if parser.stopped == resp.READS_FIRST and self._reads:
                 self._waits = True
                 return
-            if parser.stopped == resp.LANE_FULL and self.node.wait_for_lane(self):
+            if parser.stopped == resp.LANE_FULL:
                 self._waits = True
+                self.node.waiting.wait_for_lane(self)
                 return
             items = parser.parse(self._reads > 0)
             if not items and parser.stopped in (resp.NEED_DATA, resp.BROKEN):
@@ -158,7 +159,7 @@ class Client:
         """A read of this connection has been answered."""
         self._reads -= 1
         if not self._reads and self._waits:
-            self.node.resume_later(self)
+            self.node.waiting.resume_later(self)
 
     def _command(self, args: list[bytes]) -> None:
         try:
@@ -222,13 +223,13 @@ class Client:
                 self.reply(refusal)
             elif shard.lane.full:
                 self._hold(spec, args, deadline_s)
-                node.wait_for_lane(self)
+                node.waiting.wait_for_lane(self)
             else:
                 shard.add(args, self._open(1))
         elif isinstance(decision, router.Hold):
             if node.now_s < deadline_s:
                 self._hold(spec, args, deadline_s)
-                node.hold(self)
+                node.waiting.hold(self)
             else:
                 self.reply(CLUSTER_DOWN)
         else:

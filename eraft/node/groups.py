@@ -66,7 +66,7 @@ class Groups:
             members=members,
         )
         self._next_generation += 1
-        self._node.persist(group_state_item(state))
+        self._node.outbox.persist(group_state_item(state))
         rows = ReplicaRows(self._node.store, state.generation)
         self._make(state, HardState(), log.EntryLog(), rows)
         logger.info("group %d: replica %d created", gid, own.replica_id)

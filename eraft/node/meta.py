@@ -57,7 +57,7 @@ class MetaReplica(Replica):
         table = self.machine.table(self.rows)
         if table is not self._table:
             self._table = table
-            self.node.adopt(table)
+            self.node.catalog.adopt(table)
 
 
 class Answered:

@@ -24,12 +24,10 @@ from eraft.errors import (
     ProtocolError,
     StoreStalled,
 )
-from eraft.metaserver.chain import VersionChain
-from eraft.metaserver.founding import founding_table
-from eraft.metaserver.operations import Register
 from eraft.metaserver.table import ConfigTable
 from eraft.node import hello
 from eraft.node.admin import AdminClient
+from eraft.node.catalog import Catalog
 from eraft.node.client import Client
 from eraft.node.context import Context
 from eraft.node.gossip import Gossip, Lead
@@ -37,24 +35,22 @@ from eraft.node.groups import Groups
 from eraft.node.meta import MetaReplica
 from eraft.node.metaclient import MetaClient, encode_answer
 from eraft.node.options import NodeOptions
+from eraft.node.outbox import Outbox
 from eraft.node.outputs import Outputs
 from eraft.node.reads import Job
 from eraft.node.replica import Replica
-from eraft.node.rerouted import Rerouted
 from eraft.node.session import Session
 from eraft.node.shard import ShardReplica
+from eraft.node.waiting import Waiting
 from eraft.raft import Fetch
 from eraft.shardkv.router import Router
 from eraft.shardkv.specs import PLAIN_READS, PLAIN_WRITES
 from eraft.storage.directory import Identity
-from eraft.storage.items import Item
 from eraft.storage.state import ReplicaRows, StateStore
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import BUCKETS, METASERVER_GID, Message, NodeAddress
 
 logger = logging.getLogger("eraft.node")
-
-_NODE_GENERATION = 0
 
 
 class Node:
@@ -89,11 +85,11 @@ class Node:
         self.lanes: list[resp.Lane | None] = [None]
         self.shards: list[Any] = [None]
 
-        self.rows = ReplicaRows(store, _NODE_GENERATION)
-        self.chain = VersionChain(self.rows)
-        self.table = self.chain.latest() or founding_table(identity.metaserver)
+        self.catalog = Catalog(self)
         self.router = Router(identity.node_id)
         self.router.set_table(self.table)
+        self.outbox = Outbox()
+        self.waiting = Waiting(self)
         self.gossip = Gossip(identity.node_id, self.send_frame)
         self.meta = MetaClient(self)
         self.context = Context(self, pid)
@@ -101,21 +97,9 @@ class Node:
         self._session_count = 0
 
         self._outputs = Outputs()
-        self._items: list[Item] = []
-        self._tokens: list[tuple[Replica, int]] = []
-        self._after: list[tuple[Replica, Sequence[Message]]] = []
-        self._flight: tuple[list[tuple[Replica, int]], list[Any]] | None = None
-        self._flight_since_s = 0.0
-        self._messages: dict[int, list[Message]] = {}
-        self._bulk: dict[int, list[Message]] = {}
         self._dirty: dict[int, Replica] = {}
         self._jobs: deque[Job] = deque()
-        self._resume: dict[int, Client] = {}
-        self._held: dict[int, Client] = {}
-        self._rerouted: list[Rerouted] = []
-        self._lane_waiters: list[Client] = []
-        self._stalled: dict[int, Replica] = {}
-        self._registering = False
+        self._stalled: list[ReplicaRows] = []
         self._leads_changed = False
 
         self.replicas: dict[int, Replica] = {}
@@ -134,7 +118,7 @@ class Node:
         self.replicas.clear()
         self.router.groups.clear()
         self._dirty.clear()
-        self._items.clear()
+        self.outbox.forget()
 
     @property
     def log(self) -> WriteAheadLog:
@@ -144,6 +128,11 @@ class Node:
                 f"a quarantined node does not touch its log: {self.quarantined}"
             )
         return self._log
+
+    @property
+    def table(self) -> ConfigTable:
+        """The newest version of the config table that this node knows."""
+        return self.catalog.table
 
     # Time and inputs
 
@@ -162,23 +151,24 @@ class Node:
         for replica in list(self.replicas.values()):
             replica.tick()
         self.meta.tick()
-        self._register()
+        self.catalog.register()
         if self._leads_changed or self.gossip.announcement_due(self.now_s):
             self._announce()
-        self._route_again()
+        self.waiting.route_again()
         self._retry_stalled()
 
     def _watch_disk(self) -> None:
         """A node whose disk does not answer neither leads nor campaigns."""
         limit_s = self.options.election_ticks * self.options.tick_s
-        stalled = self._flight is not None and self.now_s - self._flight_since_s > limit_s
+        busy_s = self.outbox.log_busy_s(self.now_s)
+        stalled = busy_s > limit_s
         for replica in self.replicas.values():
             replica.raft.may_campaign = not stalled
             if stalled and replica.leading:
                 logger.warning(
                     "group %d: stepping down, the log has been waiting for the disk for %.1f s",
                     replica.gid,
-                    self.now_s - self._flight_since_s,
+                    busy_s,
                 )
                 replica.raft.step_down("the disk does not answer")
                 self.touch(replica)
@@ -195,13 +185,9 @@ class Node:
             self.gossip.saw_version(node_id, version, self.table.version, self.now_s)
             self.heard_leads(node_id, leads)
         elif kind == frames.TABLE_REQUEST:
-            self.gossip.table_requested(node_id, body, self.chain)
+            self.gossip.table_requested(node_id, body, self.catalog.chain)
         elif kind == frames.TABLE:
-            received = self.gossip.table_received(node_id, body, self.table)
-            for table, before in received:
-                self._store_table(table, before)
-            if received:
-                self._table_changed()
+            self.catalog.received(self.gossip.table_received(node_id, body, self.table))
         elif kind == frames.META_REQUEST:
             self._meta_request(node_id, body)
         elif kind == frames.META_REPLY:
@@ -238,16 +224,10 @@ class Node:
 
     def log_durable(self, position: int) -> None:
         """The record handed out last is durable."""
-        if self._flight is None:
+        if self.outbox.log_idle:
             return
         self.log.durable(position)
-        tokens, after = self._flight
-        self._flight = None
-        for replica, token in tokens:
-            replica.raft.persisted(token)
-            self.touch(replica)
-        for replica, messages in after:
-            replica.send_released(messages)
+        self.outbox.durable()
         for replica in self.replicas.values():
             self.touch(replica)
 
@@ -290,35 +270,8 @@ class Node:
     def disconnect(self, client: Client) -> None:
         """A client connection is gone."""
         client.lost()
-        key = client.session.id
-        self.clients.pop(key, None)
-        self._held.pop(key, None)
-        self._resume.pop(key, None)
-
-    def hold(self, client: Client) -> None:
-        """Ask the client again when routing may have changed."""
-        self._held[client.session.id] = client
-
-    def resume_later(self, client: Client) -> None:
-        """Let the client go on in the next turn."""
-        self._resume[client.session.id] = client
-
-    def wait_for_lane(self, client: Client) -> bool:
-        """Let the client go on once a full lane has been proposed."""
-        self._lane_waiters.append(client)
-        return True
-
-    def lane_drained(self) -> None:
-        """A lane that was full has room again."""
-        waiters, self._lane_waiters = self._lane_waiters, []
-        for client in waiters:
-            self.resume_later(client)
-
-    def again(self, client: Client, slot: Any, commands: list[list[bytes]]) -> None:
-        """Reads that a group could not serve after all: judge their buckets again."""
-        rerouted = Rerouted(client, slot, commands)
-        if not rerouted.retry(self):
-            self._rerouted.append(rerouted)
+        self.clients.pop(client.session.id, None)
+        self.waiting.forget(client)
 
     def refuse_writes(self) -> resp.ReplyError | None:
         """Why this node takes no writes now, if so."""
@@ -342,33 +295,10 @@ class Node:
         """The replica has something to do in this turn's drain."""
         self._dirty[replica.gid] = replica
 
-    @property
-    def log_idle(self) -> bool:
-        """Whether the log writer would take a record at once."""
-        return self._flight is None
-
-    def persist(self, item: Item) -> None:
-        """Put an item into the next record."""
-        self._items.append(item)
-
-    def on_durable(self, replica: Replica, token: int) -> None:
-        """Tell the replica's core when the items so far are durable."""
-        self._tokens.append((replica, token))
-
-    def send_after(self, replica: Replica, messages: Sequence[Message]) -> None:
-        """Send these once everything handed out for the log so far is durable."""
-        if self._items:
-            self._after.append((replica, messages))
-        elif self._flight is not None:
-            self._flight[1].append((replica, messages))
-        else:
-            replica.send_released(messages)
-
     def send(self, node_id: int, message: Message, bulk: bool) -> None:
-        """Put a message into this turn's frame for a node."""
+        """Put a message into this turn's frame for a node, if it is connected."""
         if self.gossip.peer(node_id).connected:
-            queues = self._bulk if bulk else self._messages
-            queues.setdefault(node_id, []).append(message)
+            self.outbox.send(node_id, message, bulk)
 
     def send_frame(self, node_id: int, frame: bytes) -> None:
         """Send an encoded frame to a node."""
@@ -395,23 +325,22 @@ class Node:
         found.extend(index, self.log.read(gid, index, index, 0)[0])
         return found.last_term
 
-    def write_behind(self, replica: Replica) -> None:
-        """Hand a replica's rows to the store; when it stalls, try again at the next tick."""
+    def write_behind(self, rows: ReplicaRows) -> None:
+        """Hand rows to the store; when it stalls, try again at the next tick."""
         try:
-            replica.rows.write()
+            rows.write()
         except StoreStalled:
-            self._stalled[replica.gid] = replica
+            self._stalled.append(rows)
 
     def write_all_behind(self) -> None:
         """Hand everything that is applied to the store, before a clean stop."""
-        self.rows.write()
         for replica in self.replicas.values():
-            self.write_behind(replica)
+            self.write_behind(replica.rows)
 
     def _retry_stalled(self) -> None:
-        stalled, self._stalled = self._stalled, {}
-        for replica in stalled.values():
-            self.write_behind(replica)
+        stalled, self._stalled = self._stalled, []
+        for rows in stalled:
+            self.write_behind(rows)
 
     def lead_changed(self, replica: Replica) -> None:
         """A replica's role or leader changed: tell the peers and route again."""
@@ -436,7 +365,7 @@ class Node:
         self.router.note_leads(node_id, [(lead.gid, lead.term) for lead in leads], self.now_s)
         if self.leader_of(METASERVER_GID) != before:
             self.meta.leader_changed()
-        self._route_again()
+        self.waiting.route_again()
 
     def _announce(self) -> None:
         self._leads_changed = False
@@ -448,40 +377,16 @@ class Node:
         self.gossip.announce(leads, self.table.version, self.wall_ms, self.now_s)
         self.heard_leads(self.identity.node_id, leads)
 
-    def _route_again(self) -> None:
-        """Routing may have changed: ask everybody again who is held."""
-        if self._held:
-            held, self._held = self._held, {}
-            for client in held.values():
-                client.resume()
-        if self._rerouted:
-            rerouted, self._rerouted = self._rerouted, []
-            self._rerouted += [item for item in rerouted if not item.retry(self)]
-
     # The config table
 
-    def adopt(self, table: ConfigTable) -> None:
-        """A version that the metaserver's replica on this node has applied."""
-        if table.version > self.table.version:
-            before = self.table if table.version == self.table.version + 1 else None
-            self._store_table(table, before)
-            self._table_changed()
-
-    def _store_table(self, table: ConfigTable, before: ConfigTable | None) -> None:
-        if before is not None and self.chain.newest != before.version:
-            before = None
-        self.chain.append(table, before)
-        self.table = table
-
-    def _table_changed(self) -> None:
-        table = self.table
-        self.rows.write()
+    def table_changed(self) -> None:
+        """The catalog has a newer version."""
+        self.write_behind(self.catalog.rows)
         self._outputs.flush = True
-        logger.info("config table: version %d", table.version)
-        self.router.set_table(table)
+        self.router.set_table(self.table)
         self._learn_peers()
         if not self.quarantined:
-            self._groups.follow(table)
+            self._groups.follow(self.table)
         self._leads_changed = True
 
     def _learn_peers(self) -> None:
@@ -489,24 +394,6 @@ class Node:
             if node_id != self.identity.node_id:
                 self.gossip.peer(node_id)
         self._outputs.peers_changed = True
-
-    def _register(self) -> None:
-        """Tell the metaserver this node's store and addresses until the table has them."""
-        if self._registering or self.table.nodes.get(self.identity.node_id) == self.address:
-            return
-        self._registering = True
-        address = self.address
-        self.meta.request(
-            Register(
-                address.node_id, address.store_id, address.client, address.peer, address.admin
-            ),
-            self._registered,
-        )
-
-    def _registered(self, answer: dict[str, Any]) -> None:
-        self._registering = False
-        if "error" in answer:
-            logger.error("this node is not registered yet: %s", answer["error"])
 
     def meta_requested(self, body: bytes, on_answer: Callable[[dict[str, Any]], None]) -> None:
         """A request to the metaserver whose leader should be here."""
@@ -527,10 +414,8 @@ class Node:
     def drain(self) -> Outputs:
         """Do what this turn's events ask for; the shell carries out what is returned."""
         self._advance_jobs()
-        while self._dirty or self._resume:
-            resume, self._resume = self._resume, {}
-            for client in resume.values():
-                client.resume()
+        while self._dirty or self.waiting.resuming:
+            self.waiting.resume()
             dirty, self._dirty = self._dirty, {}
             for replica in dirty.values():
                 replica.drain()
@@ -541,34 +426,11 @@ class Node:
             self._announce()
         outputs = self._outputs
         self._outputs = Outputs()
-        for node_id, messages in self._messages.items():
-            outputs.frames.setdefault(node_id, []).extend(self._frames(messages))
-        for node_id, messages in self._bulk.items():
-            outputs.bulk.setdefault(node_id, []).extend(self._frames(messages))
-        self._messages = {}
-        self._bulk = {}
-        if self._items and self._flight is None:
-            outputs.record = self.log.append(self._items)
-            self._flight = (self._tokens, self._after)
-            self._flight_since_s = self.now_s
-            self._items, self._tokens, self._after = [], [], []
-        outputs.again = outputs.again or bool(self._jobs or self._resume)
+        self.outbox.collect_frames(outputs, self.table.version)
+        if self.outbox.record_due:
+            self.outbox.collect_record(outputs, self.log, self.now_s)
+        outputs.again = outputs.again or bool(self._jobs) or self.waiting.resuming
         return outputs
-
-    def _frames(self, messages: list[Message]) -> list[bytes]:
-        """Messages for one peer, in as few frames as their limit allows."""
-        version = self.table.version
-        found = []
-        start = 0
-        size_bytes = 0
-        for place, message in enumerate(messages):
-            size_bytes += limits.MESSAGE_HEADER_BYTES + len(message.entries)
-            if size_bytes > limits.PEER_FRAME_TARGET_BYTES and place > start:
-                found.append(frames.encode_messages(version, messages[start:place]))
-                start = place
-                size_bytes = len(message.entries)
-        found.append(frames.encode_messages(version, messages[start:] if start else messages))
-        return found
 
     def _advance_jobs(self) -> None:
         for _ in range(min(len(self._jobs), limits.JOB_SLICES)):

@@ -99,7 +99,7 @@ class GetRun(Slot):
 
     def reroute(self, node: Node) -> None:
         """Judge every key again, as commands of their own, in one slot's order."""
-        node.again(self.client, self, [[b"GET", key[_KEY_OFFSET:]] for key in self.keys])
+        node.waiting.again(self.client, self, [[b"GET", key[_KEY_OFFSET:]] for key in self.keys])
 
 
 def serve_runs(replica: ShardReplica, runs: list[GetRun]) -> list[GetRun]:
@@ -155,7 +155,7 @@ class CommandRead(ReadBase):
         return True
 
     def reroute(self, node: Node) -> None:
-        node.again(self.client, self.slot, [self.args])
+        node.waiting.again(self.client, self.slot, [self.args])
 
 
 class Scan(ReadBase):

@@ -157,7 +157,7 @@ class Replica:
             self._expire_deposed(now_s)
         self._expire_reads(now_s)
         if self.rows.pending:
-            self.node.write_behind(self)
+            self.node.write_behind(self.rows)
         self.node.touch(self)
 
     def step(self, message: Message) -> None:
@@ -213,7 +213,11 @@ class Replica:
 
     def drain(self) -> None:
         """Propose what has gathered and hand over everything that the core wants done."""
-        if self.node.log_idle and self.leading and len(self.pending) < limits.PROPOSALS_PENDING:
+        if (
+            self.node.outbox.log_idle
+            and self.leading
+            and len(self.pending) < limits.PROPOSALS_PENDING
+        ):
             self.propose_gathered()
         if self._collecting:
             self._ask_reads()
@@ -242,14 +246,14 @@ class Replica:
         node = self.node
         if ready.token:
             if ready.hard_state is not None:
-                node.persist(hard_state_item(self.gid, ready.hard_state))
+                node.outbox.persist(hard_state_item(self.gid, ready.hard_state))
             if ready.entries:
-                node.persist(entries_item(self.gid, ready.first_index, ready.entries))
-            node.on_durable(self, ready.token)
+                node.outbox.persist(entries_item(self.gid, ready.first_index, ready.entries))
+            node.outbox.on_durable(self, ready.token)
         for message in ready.messages:
             self._send(message)
         if ready.after:
-            node.send_after(self, ready.after)
+            node.outbox.send_after(self, ready.after)
         if ready.apply is not None:
             self._apply_to = ready.apply[1]
         for fetch in ready.fetches:
@@ -301,7 +305,7 @@ class Replica:
         rows.set_applied(index, term, self.clock_ms)
         self.raft.applied_to(index)
         if rows.pending >= limits.WRITE_BEHIND_ROWS or rows.size_hint >= limits.WRITE_BEHIND_BYTES:
-            self.node.write_behind(self)
+            self.node.write_behind(self.rows)
         if self._apply_to > index:
             self.node.touch(self)
         self.after_apply()

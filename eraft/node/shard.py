@@ -58,7 +58,7 @@ class ShardReplica(Replica):
         self._last_ts_ms = max(self._last_ts_ms, self.node.capped_wall_ms())
         self.propose(self.lane.take(self._last_ts_ms), waiters)
         if full:
-            self.node.lane_drained()
+            self.node.waiting.lane_drained()
 
     def want_clock(self) -> None:
         if not self.lane.count:
@@ -81,7 +81,7 @@ class ShardReplica(Replica):
             waiter.refuse(CLUSTER_DOWN)
         self._reroute(self._behind_writes)
         if full:
-            self.node.lane_drained()
+            self.node.waiting.lane_drained()
 
     # Reads
 

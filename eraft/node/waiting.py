@@ -1,0 +1,72 @@
+"""Clients and reads that wait for something: a leader, room in a lane, answers to their reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eraft.node.rerouted import Rerouted
+
+if TYPE_CHECKING:
+    from eraft.node.client import Client
+    from eraft.node.node import Node
+
+
+class Waiting:
+    """Who is to be asked again, and when."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._held: dict[int, Client] = {}
+        self._resume: dict[int, Client] = {}
+        self._for_lane: list[Client] = []
+        self._rerouted: list[Rerouted] = []
+
+    @property
+    def resuming(self) -> bool:
+        """Whether some client goes on in this turn."""
+        return bool(self._resume)
+
+    def hold(self, client: Client) -> None:
+        """Ask the client again when routing may have changed."""
+        self._held[client.session.id] = client
+
+    def resume_later(self, client: Client) -> None:
+        """Let the client go on in the next turn."""
+        self._resume[client.session.id] = client
+
+    def wait_for_lane(self, client: Client) -> None:
+        """Let the client go on once a full lane has been proposed."""
+        self._for_lane.append(client)
+
+    def lane_drained(self) -> None:
+        """A lane that was full has room again."""
+        waiters, self._for_lane = self._for_lane, []
+        for client in waiters:
+            self.resume_later(client)
+
+    def again(self, client: Client, slot: Any, commands: list[list[bytes]]) -> None:
+        """Reads that a group could not serve after all: judge their buckets again."""
+        rerouted = Rerouted(client, slot, commands)
+        if not rerouted.retry(self._node):
+            self._rerouted.append(rerouted)
+
+    def forget(self, client: Client) -> None:
+        """The client is gone."""
+        self._held.pop(client.session.id, None)
+        self._resume.pop(client.session.id, None)
+
+    def resume(self) -> None:
+        """Let everybody go on whose turn it is."""
+        resume, self._resume = self._resume, {}
+        for client in resume.values():
+            client.resume()
+
+    def route_again(self) -> None:
+        """Routing may have changed: ask everybody again who is held."""
+        if self._held:
+            held, self._held = self._held, {}
+            for client in held.values():
+                client.resume()
+        if self._rerouted:
+            rerouted, self._rerouted = self._rerouted, []
+            self._rerouted += [item for item in rerouted if not item.retry(self._node)]
