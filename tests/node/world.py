@@ -77,6 +77,7 @@ class World:
         self.ids = list(range(1, nodes + 1))
         self.nodes: dict[int, Node] = {}
         self.cut: set[tuple[int, int]] = set()
+        self.slow: set[tuple[int, int]] = set()
         self.stalled: set[int] = set()
         self.conversations: dict[int, list[Conversation]] = {}
         self._frames: list[tuple[int, int, bytes]] = []
@@ -150,10 +151,14 @@ class World:
     def tick(self, ticks: int = 1) -> None:
         """Let time pass, a tick at a time, and settle after each."""
         for _ in range(ticks):
-            self.now_s += 0.05
-            for node_id in list(self.nodes):
-                self._at(node_id).tick()
+            self.elapse()
             self.settle()
+
+    def elapse(self) -> None:
+        """One tick passes; what it leads to happens in the next steps."""
+        self.now_s += 0.05
+        for node_id in list(self.nodes):
+            self._at(node_id).tick()
 
     def until(self, condition: Callable[[], bool], ticks: int = 400) -> None:
         """Let time pass until the condition holds."""
@@ -177,7 +182,9 @@ class World:
         happened = self._connect_links()
         arriving, self._frames = self._frames, []
         for sender, to, data in arriving:
-            if to in self.nodes and (sender, to) in self._up:
+            if (sender, to) in self.slow:
+                self._frames.append((sender, to, data))
+            elif to in self.nodes and (sender, to) in self._up:
                 for kind, body in frames.FrameReader(1 << 30).feed(data):
                     self._at(to).frame(sender, kind, body)
                 happened = True
@@ -200,6 +207,7 @@ class World:
 
     def cut_link(self, a: int, b: int) -> None:
         """Cut both directions between two nodes; the connections break."""
+        self._frames = [item for item in self._frames if {*item[:2]} != {a, b}]
         for link in ((a, b), (b, a)):
             self.cut.add(link)
             self._up.discard(link)
@@ -209,6 +217,7 @@ class World:
     def heal(self) -> None:
         """Mend all links."""
         self.cut.clear()
+        self.slow.clear()
 
     def isolate(self, node_id: int) -> None:
         """Cut a node off from all others."""
