@@ -86,7 +86,7 @@ class Cluster(Local):
 
 
 class Node:
-    """One node with a directory and free ports of its own, the metaserver's only member."""
+    """One node with a directory and free ports of its own."""
 
     def __init__(self, path: Path, *flags: object) -> None:
         self.path = path
@@ -96,13 +96,11 @@ class Node:
         self.flags = [str(flag) for flag in flags]
         self.process: subprocess.Popen[bytes] | None = None
 
-    def format(self, node_id: int = 1, cluster_id: str = "test") -> Self:
+    def format(self, node_id: int = 1, metaserver: dict[int, str] | None = None) -> Self:
+        """Format the directory, by default as that of the metaserver's only member."""
+        founding = metaserver or {node_id: self.peer}
         format_directory(
-            str(self.path),
-            cluster_id,
-            node_id,
-            {node_id: self.peer},
-            segment_size_bytes=SEGMENT_SIZE_BYTES,
+            str(self.path), "test", node_id, founding, segment_size_bytes=SEGMENT_SIZE_BYTES
         )
         return self
 
@@ -131,18 +129,23 @@ class Node:
         assert "Traceback" not in result.stderr
         return result.stderr
 
-    def open(self) -> None:
-        """Let the node own every bucket."""
-        wait_until(self._join, "the metaserver takes the join")
+    def open(self, *node_ids: int) -> None:
+        """Let one group on this node, or on those that are named, own every bucket."""
+        wait_until(lambda: self._join(node_ids or (1,)), "the metaserver takes the join")
         admin.ask(self.admin, "META", "OPEN")
         wait_until(lambda: self._buckets() == 16384, "the node owns all buckets")
 
-    def _join(self) -> bool:
+    def _join(self, node_ids: Iterable[int]) -> bool:
         try:
-            admin.ask(self.admin, "META", "JOIN", 1, 1)
+            admin.ask(self.admin, "META", "JOIN", 1, *node_ids)
         except admin.Refused:
             return False
         return True
+
+    @property
+    def serves(self) -> bool:
+        """Whether it leads a data group."""
+        return any(group["serving"] for group in self.status()["groups"] if group["gid"])
 
     def _buckets(self) -> int:
         return sum(group["buckets"] for group in self.status()["groups"])
