@@ -154,7 +154,8 @@ class Demo:
         return cluster_file.read(self._directory)
 
     def _report(self) -> status.Status:
-        return status.gather({node.id: node.admin for node in self._cluster().nodes})
+        addresses = {node.id: node.admin for node in self._cluster().nodes}
+        return status.gather(addresses, count_keys=True)
 
     def _connect(self, node: NodeEntry) -> None:
         """A new stock client, which learns the cluster from one node."""

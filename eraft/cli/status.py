@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from eraft.cli.arguments import Commands
 
 STATUS_S = 3.0
+COUNT_S = 60.0
+"""For counting all keys, which takes a second or two a million."""
 TABLE_S = 3.0
 
 TEXT = """
@@ -52,18 +54,18 @@ def run(args: argparse.Namespace) -> int:
     else:
         cluster = cluster_file.read(Path(args.dir).absolute())
         addresses = {node.id: node.admin for node in cluster.nodes}
-    report = gather(addresses)
+    report = gather(addresses, count_keys=True)
     print(orjson.dumps(report).decode() if args.json else "\n".join(describe(report)))
     return 0
 
 
-def gather(addresses: dict[int, str]) -> Status:
+def gather(addresses: dict[int, str], *, count_keys: bool = False) -> Status:
     """The report on the cluster that the given admin addresses belong to.
 
     `addresses` is node id -> address, with id 0 for a node that is not known
     yet. Raises CommandFailed if none of them answers.
     """
-    answers = ask_all(addresses)
+    answers = ask_all(addresses, count_keys=count_keys)
     answers = {answer.get("node_id", node): answer for node, answer in answers.items()}
     live = [answer for answer in answers.values() if "error" not in answer]
     if not live:
@@ -75,7 +77,8 @@ def gather(addresses: dict[int, str]) -> Status:
         known = {
             int(node): entry["admin"] for node, entry in table["nodes"].items() if entry["admin"]
         }
-        answers |= ask_all({node: where for node, where in known.items() if node not in answers})
+        others = {node: where for node, where in known.items() if node not in answers}
+        answers |= ask_all(others, count_keys=count_keys)
     nodes = [{"node_id": node, **answers[node]} for node in sorted(answers)]
     return {
         "table_version": table["version"] if table else None,
@@ -86,12 +89,14 @@ def gather(addresses: dict[int, str]) -> Status:
     }
 
 
-def ask_all(addresses: dict[int, str]) -> dict[int, Status]:
+def ask_all(addresses: dict[int, str], *, count_keys: bool = False) -> dict[int, Status]:
     """STATUS of every node; one that does not answer gives {"admin", "error"}."""
 
     def ask(where: str) -> Status:
         try:
             answer: Status = admin.ask(where, "STATUS", answer_s=STATUS_S)
+            if count_keys:  # only of a node that has just answered: this may take long
+                answer = admin.ask(where, "STATUS", "KEYS", answer_s=COUNT_S)
         except EraftError as error:
             return {"admin": where, "error": str(error)}
         if not isinstance(answer, dict) or "node_id" not in answer:

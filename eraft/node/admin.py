@@ -81,7 +81,9 @@ class AdminClient:
         if name == b"PING" and len(args) == 1:
             slot.settle([resp.Simple(b"PONG")], 0)
         elif name == b"STATUS" and len(args) == 1:
-            status.start(self._node, lambda found: self._answer(slot, {"ok": found}))
+            self._answer(slot, {"ok": status.status(self._node, {})})
+        elif name == b"STATUS" and args[1].upper() == b"KEYS" and len(args) == 2:
+            status.with_keys(self._node, lambda found: self._answer(slot, {"ok": found}))
         elif name == b"META":
             try:
                 operation = command.parse(args[1:])

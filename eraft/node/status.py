@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from eraft import IMPL, __version__
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from eraft.node.replica import Replica
 
 
-def start(node: Node, done: Callable[[dict[str, Any]], None]) -> None:
-    """Put a status together, counting keys in slices, and hand it to `done`."""
+def with_keys(node: Node, done: Callable[[dict[str, Any]], None]) -> None:
+    """Count the keys of every group in slices, and hand the status with them to `done`."""
     shards = [item for item in node.replicas.values() if isinstance(item, ShardReplica)]
     keys: dict[int, int] = {}
 
     def count_next() -> None:
         if len(keys) == len(shards):
-            done(_status(node, keys))
+            done(status(node, keys))
             return
         shard = shards[len(keys)]
 
@@ -37,7 +37,8 @@ def start(node: Node, done: Callable[[dict[str, Any]], None]) -> None:
     count_next()
 
 
-def _status(node: Node, keys: dict[int, int]) -> dict[str, Any]:
+def status(node: Node, keys: Mapping[int, int]) -> dict[str, Any]:
+    """The node at this moment; `keys` by gid, null for groups whose keys were not counted."""
     view = ClusterView(node.router, node.identity.cluster_id, node.now_s, node.wall_ms)
     return {
         "node_id": node.identity.node_id,
@@ -57,7 +58,7 @@ def _status(node: Node, keys: dict[int, int]) -> dict[str, Any]:
         "refuses_writes": node.disk_full or None,
         "log": _log(node),
         "connections": len(node.clients),
-        "groups": [_group(item, keys.get(gid, 0)) for gid, item in sorted(node.replicas.items())],
+        "groups": [_group(item, keys.get(gid)) for gid, item in sorted(node.replicas.items())],
         "stats": {**node.context.counters, **node.store.stats()},
     }
 
@@ -72,7 +73,7 @@ def _log(node: Node) -> dict[str, Any] | None:
     }
 
 
-def _group(replica: Replica, keys: int) -> dict[str, Any]:
+def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
     status = replica.raft.status()
     node = replica.node
     owned = replica.machine.buckets_owned if isinstance(replica, ShardReplica) else 0

@@ -37,7 +37,7 @@ class Cluster(Local):
         return Wire(self.node(name)["client"])
 
     def node_status(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = admin.ask(self.node(name)["admin"], "STATUS")
+        found: dict[str, Any] = admin.ask(self.node(name)["admin"], "STATUS", "KEYS")
         return found
 
     def groups(self, name: str) -> dict[int, dict[str, Any]]:
@@ -151,7 +151,7 @@ class Node:
         return sum(group["buckets"] for group in self.status()["groups"])
 
     def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = admin.ask(self.admin, "STATUS")
+        found: dict[str, Any] = admin.ask(self.admin, "STATUS", "KEYS")
         return found
 
     def text(self) -> str:
