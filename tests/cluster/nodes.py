@@ -40,6 +40,11 @@ class Cluster(Local):
         found: dict[str, Any] = admin.ask(self.node(name)["admin"], "STATUS", "KEYS")
         return found
 
+    def keys(self, name: str) -> int:
+        """How many keys the replicas of a node hold."""
+        found = admin.ask(self.node(name)["admin"], "STATUS", "KEYS")
+        return sum(group["keys"] or 0 for group in found["groups"])  # the metaserver has none
+
     def groups(self, name: str) -> dict[int, dict[str, Any]]:
         return {group["gid"]: group for group in self.node_status(name)["groups"]}
 
