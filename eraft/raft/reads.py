@@ -7,9 +7,9 @@ when a quorum has answered a message that it sent after the read was asked.
 
 Every round has a context, a number that grows within a leadership and is
 never used twice in it. Messages to the peers carry the newest one, answers
-echo it. So an answer that was delayed confirms nothing that was asked later,
-and an answer from an earlier leadership is of another term and does not get
-here. One round is under way and one collects what is asked meanwhile: reads
+echo it, if they are in the same term. So an answer that was delayed confirms
+nothing that was asked later, and one to an earlier leadership carries another
+term or no context. One round is under way and one collects what is asked meanwhile: reads
 batch by themselves, without a timer.
 """
 

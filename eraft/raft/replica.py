@@ -363,8 +363,11 @@ class Replica:
         """Answers a request, with the own term unless another is given.
 
         With `durable` the answer waits for everything so far. So does one
-        that confirms reads in a term that the disk does not know yet.
+        that confirms reads in a term that the disk does not know yet. To an
+        earlier term's leader nothing is confirmed: it may lead this term by
+        now, and have given the context to other reads.
         """
+        context = message.context if message.term == self.term else 0
         reply = Message(
             REPLY_TO[message.kind],
             self.gid,
@@ -374,9 +377,9 @@ class Replica:
             index,
             log_term,
             self.commit,
-            message.context,
+            context,
             hint,
             reject,
         )
-        durable = durable or (message.context != 0 and self._durability.durable_term != self.term)
+        durable = durable or (context != 0 and self._durability.durable_term != self.term)
         (self._after if durable else self._messages).append(reply)

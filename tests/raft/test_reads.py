@@ -1,9 +1,11 @@
 """ReadIndex (dissertation, section 6.4; pitfalls 7 and 8 of the design)."""
 
+import pytest
+
 from eraft.raft import Role
 from eraft.raft.reads import ReadRounds
 from eraft.types import HardState, Message, MessageKind
-from tests.raft.network import Network
+from tests.raft.network import GID, Network
 from tests.raft.solo import Solo
 
 HEARTBEAT = MessageKind.HEARTBEAT
@@ -138,6 +140,51 @@ def test_answers_of_another_term_confirm_nothing() -> None:
     assert not solo.take().reads
     solo.hear(HEARTBEAT_REPLY, 2, term=2, context=1)
     assert solo.take().reads == [(new, 2)]
+
+
+def test_a_question_of_an_earlier_leadership_confirms_nothing_in_a_later_one() -> None:
+    """It arrives when who asked leads again: the answer is of the new term, but not to it."""
+    solo = Solo(hard_state=HardState(5))
+    for kind in (HEARTBEAT, MessageKind.APPEND):
+        solo.hear(kind, 2, term=4, context=3)
+        [reply] = solo.take().messages
+        assert (reply.term, reply.reject, reply.context) == (5, True, 0)
+
+
+def test_a_late_question_to_a_replica_that_later_elects_another_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    net = Network(3, seed=2)
+    old = net.leader()
+    net.agree(3)
+    assert old.group is not None
+    others = [host for host in net.hosts.values() if host is not old]
+    late = Message(HEARTBEAT, GID, old.replica_id, others[0].replica_id, old.group.term, context=1)
+    old.read()  # with that very heartbeat; another one of its copies is late
+    net.run(5)
+    old.call(old.group.step_down, "test")
+    for host in others:
+        assert host.group is not None
+        host.group.may_campaign = False
+    net.run_until(lambda: old.role is Role.LEADER, 60, "the same leader in another term")
+    for host in others:
+        assert host.group is not None
+        host.group.may_campaign = True
+    net.agree(3)
+    answered: list[Message] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(net, "send", lambda host, message: answered.append(message))
+        others[0].receive(late)
+    [answer] = answered
+    net.isolate(old.replica_id)
+    net.run_until(lambda: len(net.leaders()) == 2, 60, "a second leader")
+    net.leaders()[-1].propose(net.payload())
+    net.run(2)
+    assert len(net.oracle.committed) > old.group.commit
+    confirmed = net.oracle.reads_confirmed
+    old.read()
+    old.receive(answer)
+    assert net.oracle.reads_confirmed == confirmed
 
 
 def test_a_read_that_was_confirmed_when_leadership_ended_is_reported_lost() -> None:
