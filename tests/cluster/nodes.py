@@ -125,10 +125,11 @@ class Node:
         assert process.poll() is None, self.text()
         return self
 
-    def refused(self) -> str:
+    def refused(self, prefix: Iterable[str] = ()) -> str:
         """Serve, which must not start; what it says."""
+        command = [*prefix, *self.command]
         result = subprocess.run(
-            self.command, capture_output=True, text=True, timeout=WAIT_S, check=False
+            command, capture_output=True, text=True, timeout=WAIT_S, check=False
         )
         assert result.returncode == 2, (result.returncode, result.stderr)
         assert "Traceback" not in result.stderr

@@ -227,6 +227,31 @@ def test_more_connections_than_the_limit(make_node: Callable[..., Node]) -> None
         assert wire.ask("PING") == b"+PONG\r\n"
 
 
+def with_files(count: int) -> list[str]:
+    """What comes before a command that may have only so many files open."""
+    return ["sh", "-c", f'ulimit -n {count}; exec "$@"', "sh"]
+
+
+def test_clients_leave_files_for_the_node_itself(make_node: Callable[..., Node]) -> None:
+    room = 60
+    node = make_node("n1").format().start(with_files(limits.RESERVED_FILES + room))
+    assert f"only {room} client connections instead of 12000" in node.text()
+    node.open()
+    wires = [Wire(node.client) for _ in range(room + 50)]
+    for wire in wires[room:]:
+        assert wire.rest() == b"-ERR max number of clients reached\r\n"
+    for n, wire in enumerate(wires[:room]):
+        assert wire.ask("SET", f"key{n}", "x" * 100_000) == b"+OK\r\n"
+    for wire in wires:
+        wire.close()
+
+
+def test_too_few_files_are_named(make_node: Callable[..., Node]) -> None:
+    node = make_node("n1").format()
+    said = node.refused(with_files(128))
+    assert "this process may have 128 files open (ulimit -Hn)" in said
+
+
 def address(node: Node) -> tuple[str, int]:
     host, _, port = node.client.rpartition(":")
     return host, int(port)
