@@ -49,6 +49,7 @@ class Client:
         self._held: tuple[CommandSpec, list[bytes], float] | None = None
         self._reads = 0
         self._waits = False
+        self._behind_reads = False
         self.parser = resp.Parser(
             node.command_table,
             node.admit,
@@ -80,14 +81,18 @@ class Client:
 
     def resume(self) -> None:
         """Something that this connection waited for has happened: go on where it stopped."""
-        if self.closed or self.output_full:
+        if self.closed or self.output_full or (self._behind_reads and self._reads):
             return
-        self._waits = False
+        self._waits = self._behind_reads = False
         if self._held is not None:
             spec, args, deadline_s = self._held
             self._held = None
             self._command_on_keys(spec, args, deadline_s)
         self._go_on()
+
+    def wait_for_reads(self) -> None:
+        """A read takes a detour: what was sent after it waits, not to be served before it."""
+        self._waits = self._behind_reads = True
 
     def lost(self) -> None:
         """The connection is gone; what was admitted takes effect all the same."""

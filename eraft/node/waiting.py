@@ -46,6 +46,7 @@ class Waiting:
 
     def again(self, client: Client, slot: Any, commands: list[list[bytes]]) -> None:
         """Reads that a group could not serve after all: judge their buckets again."""
+        client.wait_for_reads()
         rerouted = Rerouted(client, slot, commands)
         if not rerouted.retry(self._node):
             self._rerouted.append(rerouted)

@@ -138,6 +138,11 @@ class World:
         self.conversations[node_id].append(conversation)
         return conversation
 
+    def disconnect(self, node_id: int, conversation: Conversation) -> None:
+        """The client hangs up."""
+        self.conversations[node_id].remove(conversation)
+        self._at(node_id).disconnect(conversation.client)
+
     # Time
 
     def wall_ms(self, node_id: int) -> int:
