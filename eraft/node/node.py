@@ -429,7 +429,7 @@ class Node:
         self.outbox.collect_frames(outputs, self.table.version)
         if self.outbox.record_due:
             self.outbox.collect_record(outputs, self.log, self.now_s)
-        outputs.again = outputs.again or bool(self._jobs) or self.waiting.resuming
+        outputs.again = outputs.again or bool(self._jobs or self._dirty) or self.waiting.resuming
         return outputs
 
     def _advance_jobs(self) -> None:

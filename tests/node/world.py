@@ -241,7 +241,9 @@ class World:
         return bool(writes)
 
     def _turn(self, node_id: int) -> bool:
-        outputs: Outputs = self._at(node_id).drain()
+        node = self._at(node_id)
+        outputs: Outputs = node.drain()
+        assert outputs.again or not node._dirty, "nothing wakes the node for what is left to do"
         for queues in (outputs.frames, outputs.bulk):
             for to, data in queues.items():
                 if (node_id, to) in self._up:
