@@ -99,7 +99,7 @@ class Node:
         self._outputs = Outputs()
         self._dirty: dict[int, Replica] = {}
         self._jobs: deque[Job] = deque()
-        self._stalled: list[ReplicaRows] = []
+        self._store_stalled = False
         self._leads_changed = False
 
         self.replicas: dict[int, Replica] = {}
@@ -148,6 +148,7 @@ class Node:
     def tick(self) -> None:
         """One tick of limits.TICK_S (or as configured)."""
         self._watch_disk()
+        self._store_stalled = False
         for replica in list(self.replicas.values()):
             replica.tick()
         self.meta.tick()
@@ -155,7 +156,7 @@ class Node:
         if self._leads_changed or self.gossip.announcement_due(self.now_s):
             self._announce()
         self.waiting.route_again()
-        self._retry_stalled()
+        self.write_behind(self.catalog.rows)
 
     def _watch_disk(self) -> None:
         """A node whose disk does not answer neither leads nor campaigns."""
@@ -200,7 +201,7 @@ class Node:
         if replica is None or replica.members.get(message.sender) != node_id:
             self.context.count("messages_refused")
             return
-        if self.disk_full and message.entries:
+        if message.entries and (self.disk_full or replica.choked):
             return
         try:
             replica.step(message)
@@ -326,21 +327,19 @@ class Node:
         return found.last_term
 
     def write_behind(self, rows: ReplicaRows) -> None:
-        """Hand rows to the store; when it stalls, try again at the next tick."""
+        """Hand rows to the store; when it stalls, everybody waits for the next tick."""
+        if self._store_stalled:
+            return
         try:
             rows.write()
         except StoreStalled:
-            self._stalled.append(rows)
+            self._store_stalled = True
 
     def write_all_behind(self) -> None:
         """Hand everything that is applied to the store, before a clean stop."""
+        self._store_stalled = False
         for replica in self.replicas.values():
             self.write_behind(replica.rows)
-
-    def _retry_stalled(self) -> None:
-        stalled, self._stalled = self._stalled, []
-        for rows in stalled:
-            self.write_behind(rows)
 
     def lead_changed(self, replica: Replica) -> None:
         """A replica's role or leader changed: tell the peers and route again."""

@@ -209,21 +209,31 @@ class Replica:
         """Whether this replica leads its group; it answers only once it is `serving` too."""
         return self.raft.role is Role.LEADER
 
+    @property
+    def saturated(self) -> bool:
+        """Whether so much is not applied yet that nothing more may be proposed."""
+        return (
+            len(self.pending) >= limits.PROPOSALS_PENDING
+            or self.entries.size_bytes >= 2 * self.raft.config.tail_bytes
+        )
+
+    @property
+    def choked(self) -> bool:
+        """Whether so much waits for a store that stalls that nothing more may be applied."""
+        rows = self.rows
+        return rows.pending >= limits.OVERLAY_ROWS or rows.size_hint >= limits.OVERLAY_BYTES
+
     # One turn
 
     def drain(self) -> None:
         """Propose what has gathered and hand over everything that the core wants done."""
-        if (
-            self.node.outbox.log_idle
-            and self.leading
-            and len(self.pending) < limits.PROPOSALS_PENDING
-        ):
+        if self.node.outbox.log_idle and self.leading and not self.saturated:
             self.propose_gathered()
         if self._collecting:
             self._ask_reads()
         while self.raft.has_ready():
             self._handle(self.raft.ready())
-        if self._apply_to > self.applied:
+        if self._apply_to > self.applied and not self.choked:
             self._apply_slice()
         if self._confirmed:
             self._serve_reads()

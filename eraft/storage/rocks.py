@@ -153,6 +153,10 @@ class RocksStore:
         Raises:
             StoreStalled: nothing was written; RocksDB flushes or compacts, try again later.
         """
+        if self._database.property_int_value(_PROPERTIES["write_stopped"]):
+            # It would be refused for certain, and a large batch takes long to make.
+            self.stalls += 1
+            raise StoreStalled(f"{self.path}: {_STALL}")
         rows = list(rows)
         batch = WriteBatch(raw_mode=True)
         for start, end in ranges:

@@ -1,0 +1,75 @@
+"""A part of the cluster that does not keep up costs others a bounded amount of memory and work."""
+
+from collections.abc import Iterable, Sequence
+
+import pytest
+
+from eraft import limits
+from eraft.errors import StoreStalled
+from tests.node.world import World, opened
+
+VALUE = b"v" * limits.MIB
+OK = b"+OK\r\n"
+
+
+def set_command(key: bytes, value: bytes) -> bytes:
+    return b"*3\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (len(key), key, len(value), value)
+
+
+def test_followers_whose_disks_stall_do_not_fill_the_leader_s_memory() -> None:
+    """They answer heartbeats, so it goes on to lead, and its clients give up and try again."""
+    world = opened()
+    leader = world.leader(1)
+    replica = world.nodes[leader].replicas[1]
+    world.stalled = set(world.ids) - {leader}
+    clients = [world.connect(leader) for _ in range(4)]
+    for _ in range(200):
+        for client in clients:
+            if not client.client.stopped:
+                client.send(set_command(b"key", VALUE))
+        world.tick()
+    assert replica.leading
+    assert replica.entries.size_bytes < 2 * limits.LOG_TAIL_BYTES + 4 * limits.MIB
+    world.stalled.clear()
+    assert_serves(world)
+
+
+@pytest.mark.parametrize(("where", "tails"), [("leader", 2), ("follower", 1)])
+def test_a_store_that_stalls_is_asked_once_a_tick_and_slows_down_the_apply(
+    where: str, tails: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = opened()
+    leader = world.leader(1)
+    node_id = leader if where == "leader" else leader % 3 + 1
+    node, store = world.nodes[node_id], world.disks[node_id].store
+    replica = node.replicas[1]
+    attempts = 0
+
+    def stall(rows: Iterable[object], ranges: Sequence[object] = ()) -> None:
+        nonlocal attempts
+        attempts += 1
+        raise StoreStalled("test")
+
+    clients = [world.connect(leader) for _ in range(4)]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", stall)
+        for _ in range(160):
+            for number, client in enumerate(clients):
+                if not client.client.stopped:
+                    client.send(set_command(b"key%d" % number, VALUE))
+            attempts = 0
+            world.tick()
+            assert attempts <= 1
+    assert replica.rows.size_hint >= limits.OVERLAY_BYTES
+    assert replica.rows.size_hint < limits.OVERLAY_BYTES + 4 * limits.MIB
+    assert replica.entries.size_bytes < tails * limits.LOG_TAIL_BYTES + 4 * limits.MIB
+    assert_serves(world)
+    world.until(lambda: replica.applied == world.nodes[leader].replicas[1].applied)
+
+
+def assert_serves(world: World) -> None:
+    """Whoever leads takes writes and answers reads, once everything has caught up."""
+    world.tick(40)
+    client = world.connect(world.leader(1))
+    client.send("SET after all", "GET after")
+    world.until(lambda: client.received == OK + b"$3\r\nall\r\n")
