@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
+from eraft import limits
 from eraft.errors import ConfigError
 from eraft.node.options import NodeOptions
 
@@ -46,6 +47,10 @@ class Listeners:
             )[0]
             sock = socket.socket(family, kind, protocol)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Accepted connections inherit these: one whose other end has vanished ends.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, limits.KEEPALIVE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, limits.KEEPALIVE_S // 3)
             sock.setblocking(False)
             sock.bind(target)
         except OSError as error:

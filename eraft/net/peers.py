@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from typing import TYPE_CHECKING, cast
 
 from eraft import limits
@@ -92,6 +93,10 @@ class PeerLink(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        # After a cut the kernel sends again in ever longer intervals, up to minutes: dial instead.
+        self._transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(limits.PEER_UNACKED_S * 1000)
+        )
         self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
         node = self._server.node
         self._transport.write(hello.encode(node.identity, self._node_id, self._channel))
