@@ -176,7 +176,7 @@ cdef tuple _scan(
         return _bad(_BAD_HEADER, offset)
     body = data + offset + _HEADER_BYTES
     if _checksum(body, header.length, salt) != header.body_checksum:
-        return _bad(_BAD_BODY, offset)
+        return _BAD_BODY, header.position, header.durable, [], offset
     items = _items(body, header.length, header.count)
     if items is None:
         return _bad(_BAD_ITEMS, offset)

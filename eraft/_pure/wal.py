@@ -116,8 +116,9 @@ def encode_record(
 def scan(buffer: bytes, offset: int, salt: int, segment_seq: int) -> Scanned:
     """Return the record at `offset`, or what kind of badness is there.
 
-    Without a valid record the positions are 0, the items empty and the last
-    value is `offset` itself. Any bytes may be there; nothing is raised.
+    Without a valid record the items are empty and the last value is `offset`
+    itself. With BAD_BODY the positions are those of the header, which is good
+    by its own checksum, else 0. Any bytes may be there; nothing is raised.
     """
     end = offset + RECORD_HEADER_BYTES
     header = bytes(buffer[offset:end])
@@ -135,7 +136,7 @@ def scan(buffer: bytes, offset: int, salt: int, segment_seq: int) -> Scanned:
         return BAD_HEADER, 0, 0, [], offset
     body = bytes(buffer[end : end + length])
     if zlib.crc32(body, seed) != body_checksum:
-        return BAD_BODY, 0, 0, [], offset
+        return BAD_BODY, position, durable, [], offset
     items = _items(body, count)
     if items is None:
         return BAD_ITEMS, 0, 0, [], offset

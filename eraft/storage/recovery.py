@@ -46,15 +46,17 @@ class _Record:
     end: int
     position: int
     durable: int
-    items: list[Item]
+    items: list[Item] | None
+    """None where only the header is good."""
 
 
 def recover(files: Files, store_id: str) -> Recovered:
     """Read all segments, judge what is bad, mend a torn tail.
 
     Positions are consecutive, so a record that cannot be read is missed,
-    wherever it was. If any valid record says that the missing one was durable
-    when it was written itself, that is corruption. Otherwise nobody was told
+    wherever it was. If any valid record, or only a valid header, says that the
+    missing one was durable when it was written itself, that is corruption.
+    Otherwise nobody was told
     of the missing record: it and all after it are a torn tail, overwritten
     with zeros. (Of the very last record no later one can speak: if that
     rots, it is taken for torn.) What is kept is durable afterwards.
@@ -106,7 +108,8 @@ class _Reader:
         for record in _records(data, segment):
             self._proven = max(self._proven, record.durable)
             if not self._gap and record.position == self.expected:
-                self._note(record)
+                if record.items is not None:
+                    self._note(record, record.items)
             elif not self._gap:
                 self._gap = (
                     f"found record {record.position} at offset {record.offset} "
@@ -154,16 +157,16 @@ class _Reader:
         for segment in touched.values():
             segment.file.sync()
 
-    def _note(self, record: _Record) -> None:
+    def _note(self, record: _Record, items: list[Item]) -> None:
         """Count a record; what contradicts itself cannot be trusted either."""
         try:
-            self.index.add(record.items, record.segment.sequence, record.offset)
+            self.index.add(items, record.segment.sequence, record.offset)
         except (InvariantViolation, ProtocolError) as error:
             raise LogCorrupt(
                 f"log segment {record.segment.file.name}: record {record.position} at offset "
                 f"{record.offset}: {error}"
             ) from error
-        record.items = []
+        record.items = None
         self.expected += 1
         self.last = record.segment
         self.last.end = record.end
@@ -215,7 +218,7 @@ def _remove(files: Files, segment: Segment) -> None:
 
 
 def _records(data: bytes, segment: Segment) -> Iterator[_Record]:
-    """Yield every valid record of a segment, also those after something bad.
+    """Yield every record of a segment whose header is valid, also those after something bad.
 
     After something bad the segment's salt is searched: it stands in every
     record's header and nowhere else.
@@ -230,6 +233,8 @@ def _records(data: bytes, segment: Segment) -> Iterator[_Record]:
             yield _Record(segment, offset, end, position, durable, items)
             offset = end
             continue
+        if status == codec.BAD_BODY:
+            yield _Record(segment, offset, offset, position, durable, None)
         found = data.find(salt, offset + codec.SALT_OFFSET + 1)
         if found < 0:
             return

@@ -54,14 +54,14 @@ def test_where_nothing_was_written(twin: Any) -> None:
 
 def test_kinds_of_badness(twin: Any) -> None:
     wal = twin.wal
-    record = wal.encode_record(5, 1, 1, 0, [(1, 3, 1, b"abc")])
+    record = wal.encode_record(5, 1, 9, 8, [(1, 3, 1, b"abc")])
     assert wal.scan(record, 0, 6, 1)[0] == wal.BAD_HEADER
     assert wal.scan(record, 0, 5, 2)[0] == wal.BAD_HEADER
     assert wal.scan(record[:60], 0, 5, 1)[0] == wal.BAD_HEADER
     assert wal.scan(b"?" + record[1:], 0, 5, 1)[0] == wal.BAD_HEADER
     body = bytearray(record)
     body[60] ^= 1
-    assert wal.scan(body, 0, 5, 1) == (wal.BAD_BODY, 0, 0, [], 0)
+    assert wal.scan(body, 0, 5, 1) == (wal.BAD_BODY, 9, 8, [], 0)
 
 
 def test_the_salt_is_where_recovery_looks_for_it(twin: Any) -> None:

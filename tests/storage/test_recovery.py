@@ -130,6 +130,17 @@ def test_the_last_record_torn_at_any_byte_is_dropped(new_log: NewLog) -> None:
         assert last == (12 if torn == data else 11)
 
 
+def test_the_header_of_a_torn_record_proves_the_one_before_it(new_log: NewLog) -> None:
+    image, requests = small_log(new_log)
+    before, final = requests[-2:]
+    assert before.file.name == final.file.name
+    data = bytearray(image[final.file.name])
+    data[final.offset + codec.RECORD_HEADER_BYTES + 20] ^= 1
+    data[before.offset + codec.RECORD_HEADER_BYTES + 20] ^= 1
+    with pytest.raises(LogCorrupt, match=r"no record 12 .* found record 13 .* up to 12 had been"):
+        opened(changed(image, final.file.name, bytes(data)))
+
+
 def test_zeros_in_place_of_any_earlier_part_are_corruption(new_log: NewLog) -> None:
     image, requests = small_log(new_log)
     for request in requests[:-1]:
