@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from eraft import limits
 from eraft._impl import batch, resp
 from eraft.shardkv import ownership
 from eraft.shardkv.commands import READS, WRITES
 from eraft.shardkv.data import ClockBehind, Data, Reply, View
 from eraft.shardkv.ownership import State
-from eraft.shardkv.syntax import parse_int
+from eraft.shardkv.syntax import REPLY_TOO_LARGE, parse_int
 from eraft.storage import rows as layout
 from eraft.storage.state import ReplicaRows
 
@@ -93,6 +94,7 @@ class ShardMachine:
         prefix, states = rows.data_prefix, self.states
         overlay = rows.rows
         offset, end = batch.COMMANDS_OFFSET, len(payload)
+        room_bytes = limits.CLIENT_OUTPUT_BYTES
         while offset < end:
             start = offset
             offset = batch.apply_sets(payload, start, prefix, states, index, overlay, replies)
@@ -101,6 +103,10 @@ class ShardMachine:
                 args, offset = batch.read_command(payload, offset)
                 reply = self._execute(args)
                 if replies is not None:
+                    if type(reply) is bytes:  # a short command can answer with a large value
+                        room_bytes -= len(reply)
+                        if room_bytes < 0:
+                            reply = REPLY_TOO_LARGE
                     replies.append(reply)
 
     def read(self, args: list[bytes], clock_ms: int, wall_ms: int) -> Reply:

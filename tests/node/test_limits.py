@@ -54,3 +54,17 @@ def test_a_run_that_is_too_large_ends_a_connection_that_was_about_to_end() -> No
     world.settle()
     assert client.closed == "its replies exceed the output buffer limit"
     assert client.received == b""
+
+
+def test_what_the_writes_of_one_entry_answer_is_bounded() -> None:
+    world = opened()
+    client = world.connect(world.leader(1))
+    client.send(encoded(b"SET", b"a", bytes(limits.VALUE_SIZE_BYTES)))
+    world.settle()
+    machine = world.nodes[world.leader(1)].shard(1).machine
+    replies: list[object] = []
+    payload = bytes(8) + encoded(b"GETEX", b"a") * 12
+    machine.apply(machine.rows, world.nodes[world.leader(1)].shard(1).applied, 1, payload, replies)
+    sizes = [len(reply) for reply in replies if isinstance(reply, bytes)]
+    assert len(sizes) == 12
+    assert sum(sizes) < limits.CLIENT_OUTPUT_BYTES + limits.VALUE_SIZE_BYTES
