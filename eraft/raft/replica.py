@@ -154,7 +154,8 @@ class Replica:
             if self.role is CANDIDATE:
                 self._count_vote(sender, not message.reject)
         elif kind == PRE_VOTE_REPLY:
-            if self.role is PRE_CANDIDATE:
+            # A grant carries the term that was asked about, a refusal the common one.
+            if self.role is PRE_CANDIDATE and message.reject == (message.term == self.term):
                 self._count_vote(sender, not message.reject)
         else:
             raise ProtocolError(f"replica {sender} of group {self.gid} sent unknown kind {kind}")
