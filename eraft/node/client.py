@@ -48,6 +48,7 @@ class Client:
         self._on_close = on_close
         self._held: tuple[CommandSpec, list[bytes], float] | None = None
         self._reads = 0
+        self._later: list[tuple[ShardReplica, GetRun | CommandRead]] = []
         self._waits = False
         self._behind_reads = False
         self.parser = resp.Parser(
@@ -81,7 +82,13 @@ class Client:
 
     def resume(self) -> None:
         """Something that this connection waited for has happened: go on where it stopped."""
-        if self.closed or self.output_full or (self._behind_reads and self._reads):
+        if self.output_full:
+            return
+        later, self._later = self._later, []
+        for shard, read in later:
+            read.deadline_s = self.node.now_s + limits.ANSWER_DEADLINE_S
+            shard.read(read)
+        if self.closed or (self._behind_reads and self._reads):
             return
         self._waits = self._behind_reads = False
         if self._held is not None:
@@ -98,12 +105,15 @@ class Client:
         """The connection is gone; what was admitted takes effect all the same."""
         self.closed = True
         self._held = None
+        self._later.clear()
 
     def close(self, why: str, at_once: bool = False) -> None:
         """End the connection, by default once everything is answered and has left."""
         if at_once or not self.closed:
             self.closed = True
             self._held = None
+            if at_once:
+                self._later.clear()
             self._on_close(why, at_once)
 
     def _overflow(self) -> None:
@@ -163,8 +173,28 @@ class Client:
     def read_done(self) -> None:
         """A read of this connection has been answered."""
         self._reads -= 1
-        if not self._reads and self._waits:
+        if self._later or (self._waits and not self._reads):
             self.node.waiting.resume_later(self)
+
+    def postpones(self, slot: Slot) -> bool:
+        """Whether a read has to wait until the client has taken what was read before it."""
+        slots = self.slots
+        return (
+            self.output_full
+            or slots.size_bytes > limits.REPLY_PIECE_BYTES
+            or (self._behind_reads and not slots.headed_by(slot))
+        )
+
+    def read_later(self, shard: ShardReplica, read: GetRun | CommandRead) -> None:
+        """Ask for a new position for a read that is postponed, when this client goes on."""
+        self._later.append((shard, read))
+        self.node.waiting.hold(self)
+
+    def read_split(self, shard: ShardReplica, rest: GetRun) -> None:
+        """The rest of a run that is too large to be read at once is a read of its own."""
+        self._reads += 1
+        self.wait_for_reads()
+        self.read_later(shard, rest)
 
     def _command(self, args: list[bytes]) -> None:
         try:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from eraft.node.shard import ShardReplica
 
 ROWS_PER_FETCH = 64
+SMALL_RUN = 4
+"""Rows that are fetched at a time while they may all be as large as a value can be."""
+_SMALL_BYTES = 1 * limits.MIB
 _KEY_OFFSET = 11
 """Where the key starts in a DATA row key: after generation, kind, bucket and hash."""
 
@@ -67,25 +70,40 @@ class GetRun(Slot):
         if machine.ownership_version != self.ownership:
             self.reroute(replica.node)
             return True
+        if self.client.postpones(self):
+            self.client.read_later(replica, self)
+            return True
         if not self.wall_ms:
             self.wall_ms = replica.node.capped_wall_ms()
-        get_many = replica.rows.get_many
         keys = self.keys
         parts: list[bytes] = []
-        size_bytes = 0
-        for start in range(0, len(keys), ROWS_PER_FETCH):
-            rows = get_many(keys[start : start + ROWS_PER_FETCH])
+        size_bytes = served = 0
+        step = SMALL_RUN
+        while served < len(keys):
+            rows = replica.rows.get_many(keys[served : served + step])
             data = batch.encode_values(
                 rows, 0, len(rows), machine.clock_ms, self.wall_ms, self.protocol
             )
             if data is None:
                 return False
             parts.append(data)
+            served += len(rows)
             size_bytes += len(data)
-            if size_bytes > limits.CLIENT_OUTPUT_BYTES:
-                break  # too much to be taken in: the connection ends
+            if size_bytes > limits.REPLY_PIECE_BYTES:
+                self._split(replica, served)
+                break
+            step = min(2 * step, ROWS_PER_FETCH) if len(data) < _SMALL_BYTES else SMALL_RUN
         self.answer(b"".join(parts))
         return True
+
+    def _split(self, replica: ShardReplica, served: int) -> None:
+        """Answer for the first keys only; the others are another read, with a slot behind."""
+        keys = self.keys[served:]
+        if keys:
+            self.count = served
+            rest = GetRun(self.client, keys, self.ownership)
+            self.queue.add_behind(self, rest)
+            self.client.read_split(replica, rest)
 
     def answer(self, data: bytes) -> None:
         """Fill the slot with the encoded replies."""
@@ -145,6 +163,9 @@ class CommandRead(ReadBase):
         if not machine.serves(self.bucket):
             self.reroute(replica.node)
             return True
+        if self.postponed():
+            self.client.read_later(replica, self)
+            return True
         if not self.wall_ms:
             self.wall_ms = replica.node.capped_wall_ms()
         try:
@@ -153,6 +174,10 @@ class CommandRead(ReadBase):
             return False
         self.answer(resp.encode([reply], 0, 1, self.slot.protocol))
         return True
+
+    def postponed(self) -> bool:
+        """Whether the client has to take other replies first."""
+        return self.client.postpones(self.slot)
 
     def reroute(self, node: Node) -> None:
         node.waiting.again(self.client, self.slot, [self.args])

@@ -56,6 +56,9 @@ class _PartRead(CommandRead):
     def answer(self, data: bytes) -> None:
         self.slot.fill(data)
 
+    def postponed(self) -> bool:
+        return False
+
 
 class _Parts:
     """Joins the replies of several commands in the slot that was theirs together."""

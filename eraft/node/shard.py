@@ -6,7 +6,7 @@ from typing import Any
 
 from eraft import limits
 from eraft._impl import resp
-from eraft.node.reads import ROWS_PER_FETCH, GetRun, serve_runs
+from eraft.node.reads import ROWS_PER_FETCH, SMALL_RUN, GetRun, serve_runs
 from eraft.node.replica import CLUSTER_DOWN, Proposal, Read, Replica, Waiter
 from eraft.shardkv.machine import ShardMachine
 
@@ -92,14 +92,18 @@ class ShardReplica(Replica):
         runs: list[GetRun] = []
         others: list[Read] = []
         keys = 0
+        client = None
         for read in reads:
             if (
                 type(read) is GetRun
-                and read.count < ROWS_PER_FETCH
+                and read.count <= SMALL_RUN
+                and read.client is not client
+                and not read.client.postpones(read)
                 and read.barrier <= applied
                 and read.ownership == ownership
                 and self.serving
             ):
+                client = read.client
                 keys += read.count
                 if keys > ROWS_PER_FETCH:
                     self._serve_runs(runs)

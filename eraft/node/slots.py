@@ -79,6 +79,14 @@ class SlotQueue:
         """Put a slot that was made for this queue at its end."""
         self._slots.append(slot)
 
+    def add_behind(self, slot: Slot, other: Slot) -> None:
+        """Put a slot that was made for this queue right behind one that is in it."""
+        self._slots.insert(self._slots.index(slot) + 1, other)
+
+    def headed_by(self, slot: Slot) -> bool:
+        """Whether everything before the slot is answered and has left the queue."""
+        return bool(self._slots) and self._slots[0] is slot
+
     def advance(self, filled: Slot) -> None:
         """Move what is filled at the head of the queue to the output."""
         slots = self._slots
