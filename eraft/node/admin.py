@@ -12,6 +12,7 @@ from eraft._impl import resp
 from eraft.errors import NotApplied, ProtocolError
 from eraft.metaserver import command
 from eraft.node import status
+from eraft.node.replica import NEVER
 from eraft.node.slots import Slot, SlotQueue
 from eraft.types import BUCKETS
 
@@ -66,7 +67,7 @@ class AdminClient:
         self._executing = True
         while items:
             for kind, subject, _ in items:
-                slot = self.slots.open(1, 2)
+                slot = self.slots.open(1, 2, NEVER)
                 if kind == resp.ERROR:
                     slot.refuse(subject)
                     self._on_close("protocol error", False)

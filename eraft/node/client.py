@@ -15,7 +15,7 @@ from eraft import limits
 from eraft._impl import resp
 from eraft.node import local, walks
 from eraft.node.reads import CommandRead, GetRun
-from eraft.node.replica import CLUSTER_DOWN
+from eraft.node.replica import CLUSTER_DOWN, NEVER
 from eraft.node.session import ReplyMode, Session
 from eraft.node.slots import Slot, SlotQueue
 from eraft.shardkv import admission, router
@@ -92,9 +92,9 @@ class Client:
             return
         self._waits = self._behind_reads = False
         if self._held is not None:
-            spec, args, deadline_s = self._held
+            spec, args, since_s = self._held
             self._held = None
-            self._command_on_keys(spec, args, deadline_s)
+            self._command_on_keys(spec, args, since_s)
         self._go_on()
 
     def wait_for_reads(self) -> None:
@@ -140,27 +140,30 @@ class Client:
         for kind, subject, detail in items:
             if kind == resp.WRITES:
                 self.node.context.plain_writes += detail
-                slot = self.slots.open(detail, self.session.protocol)
+                deadline_s = self.node.now_s + limits.ANSWER_DEADLINE_S
+                slot = self.slots.open(detail, self.session.protocol, deadline_s)
                 self.node.shards[subject].enqueue(slot)
             elif kind == resp.READS:
                 self._get(self.node.shards[subject], detail)
             elif kind == resp.COMMAND:
                 self._command(subject)
             else:
-                self._open(1).refuse(subject)
+                self.reply(subject)
                 self.close("protocol error: " + subject.decode("ascii", "backslashreplace"))
 
-    def _open(self, count: int) -> Slot:
+    def _open(self, since_s: float) -> Slot:
+        """The slot of the current command, whose turn came at `since_s`."""
         session = self.session
         muted = session.reply_mode is not ReplyMode.ON
         if session.reply_mode is ReplyMode.SKIP:
             session.reply_mode = ReplyMode.ON
             self.parser.fast = True
-        return self.slots.open(count, session.protocol, muted)
+        deadline_s = since_s + limits.ANSWER_DEADLINE_S
+        return self.slots.open(1, session.protocol, deadline_s, muted)
 
     def reply(self, value: Any) -> None:
         """Answer the current command with a reply value."""
-        self._open(1).settle([value], 0)
+        self._open(self.node.now_s).settle([value], 0)
 
     def _get(self, shard: ShardReplica, keys: list[bytes]) -> None:
         self.node.context.plain_gets += len(keys)
@@ -206,8 +209,7 @@ class Client:
             elif spec.kind is Kind.KEYSPACE:
                 self._keyspace(spec, admission.admit(spec, args))
             else:
-                deadline_s = self.node.now_s + limits.HOLD_NO_LEADER_S
-                self._command_on_keys(spec, admission.admit(spec, args), deadline_s)
+                self._command_on_keys(spec, admission.admit(spec, args), self.node.now_s)
         except admission.CommandError as error:
             self.reply(error.reply)
 
@@ -224,25 +226,31 @@ class Client:
 
     def _keyspace(self, spec: CommandSpec, args: list[bytes]) -> None:
         if self._reads:
-            self._hold(spec, args, self.node.now_s + limits.ANSWER_DEADLINE_S)
+            self._hold(spec, args, NEVER)
         elif "write" not in spec.flags:
             self._reads += 1
-            walks.read(self, self._open(1), args)
+            walks.read(self, self._open(self.node.now_s), args)
         elif (refusal := self.node.refuse_writes()) is not None:
             self.reply(refusal)
         else:
-            walks.flush(self, self._open(1), args)
+            walks.flush(self, self._open(self.node.now_s), args)
 
-    def _command_on_keys(self, spec: CommandSpec, args: list[bytes], deadline_s: float) -> None:
-        """Admit a read or write of the keys of one bucket, or hold it."""
+    def _command_on_keys(self, spec: CommandSpec, args: list[bytes], since_s: float) -> None:
+        """Admit a read or write of the keys of one bucket, or hold it.
+
+        `since_s` is when its turn came: from then on it is held for
+        HOLD_NO_LEADER_S at most and answered by ANSWER_DEADLINE_S.
+        """
+        node = self.node
         if spec.kind is Kind.KEYSPACE:
             self._keyspace(spec, args)
             return
         write = spec.kind is Kind.WRITE
         if write and self._reads:
-            self._hold(spec, args, deadline_s)
+            self._hold(spec, args, NEVER)
             return
-        node = self.node
+        since_s = min(since_s, node.now_s)
+        late = node.now_s - since_s >= limits.HOLD_NO_LEADER_S
         bucket = admission.bucket_of_command(spec, args)
         decision = node.router.route(
             bucket, node.now_s, write=write, readonly=self.session.readonly
@@ -251,25 +259,27 @@ class Client:
             shard = node.shard(decision.gid)
             if not write:
                 self._reads += 1
-                slot = self._open(1)
+                slot = self._open(since_s)
                 writing = len(self.slots) > self._reads
                 shard.read(CommandRead(self, slot, args, bucket, writing))
             elif (refusal := node.refuse_writes()) is not None:
                 self.reply(refusal)
-            elif shard.lane.full:
-                self._hold(spec, args, deadline_s)
-                node.waiting.wait_for_lane(self)
-            else:
-                shard.add(args, self._open(1))
-        elif isinstance(decision, router.Hold):
-            if node.now_s < deadline_s:
-                self._hold(spec, args, deadline_s)
-                node.waiting.hold(self)
-            else:
+            elif not shard.lane.full:
+                shard.add(args, self._open(since_s))
+            elif late:
                 self.reply(CLUSTER_DOWN)
+            else:
+                self._hold(spec, args, since_s)
+                node.waiting.wait_for_lane(self)
+        elif isinstance(decision, router.Hold):
+            if late:
+                self.reply(CLUSTER_DOWN)
+            else:
+                self._hold(spec, args, since_s)
+                node.waiting.hold(self)
         else:
             self.reply(decision.reply)
 
-    def _hold(self, spec: CommandSpec, args: list[bytes], deadline_s: float) -> None:
-        self._held = (spec, args, deadline_s)
+    def _hold(self, spec: CommandSpec, args: list[bytes], since_s: float) -> None:
+        self._held = (spec, args, since_s)
         self._waits = True

@@ -47,7 +47,7 @@ class MetaReplica(Replica):
             self.read(TableRead(operation, on_answer, self.node.now_s))
         else:
             try:
-                self.propose(body, [Answered(on_answer)])
+                self.propose(body, [Answered(on_answer, self.node.now_s)])
             except NotLeader:
                 on_answer(RETRY)
         self.node.touch(self)
@@ -63,10 +63,11 @@ class MetaReplica(Replica):
 class Answered:
     """Hands the one reply of an operation to its asker."""
 
-    __slots__ = ("_on_answer", "count")
+    __slots__ = ("_on_answer", "count", "deadline_s")
 
-    def __init__(self, on_answer: OnAnswer) -> None:
+    def __init__(self, on_answer: OnAnswer, now_s: float) -> None:
         self.count = 1
+        self.deadline_s = now_s + limits.ANSWER_DEADLINE_S
         self._on_answer = on_answer
 
     def settle(self, replies: list[Any], start: int) -> None:

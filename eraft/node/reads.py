@@ -34,7 +34,7 @@ class ReadBase:
         self.slot = slot
         self.after_writes = after_writes
         self.barrier = 0
-        self.deadline_s = client.node.now_s + limits.ANSWER_DEADLINE_S
+        self.deadline_s = slot.deadline_s
 
     def answer(self, data: bytes) -> None:
         """Fill the slot with the encoded reply."""
@@ -53,17 +53,17 @@ class GetRun(Slot):
     group's ownership under which the run was admitted.
     """
 
-    __slots__ = ("after_writes", "barrier", "client", "deadline_s", "keys", "ownership", "wall_ms")
+    __slots__ = ("after_writes", "barrier", "client", "keys", "ownership", "wall_ms")
 
     def __init__(self, client: Client, keys: list[bytes], ownership: int) -> None:
-        super().__init__(client.slots, len(keys), client.session.protocol)
+        deadline_s = client.node.now_s + limits.ANSWER_DEADLINE_S
+        super().__init__(client.slots, len(keys), client.session.protocol, deadline_s)
         self.client = client
         self.keys = keys
         self.ownership = ownership
         self.after_writes = False
         self.barrier = 0
         self.wall_ms = 0
-        self.deadline_s = client.node.now_s + limits.ANSWER_DEADLINE_S
 
     def serve(self, replica: ShardReplica) -> bool:
         machine = replica.machine

@@ -32,10 +32,19 @@ NOT_APPLIED = resp.ReplyError(b"TRYAGAIN The write was not executed, the leader 
 CLUSTER_DOWN = resp.ReplyError(b"CLUSTERDOWN The cluster is down")
 
 
+NEVER = float("inf")
+PROPOSED_S = limits.ANSWER_DEADLINE_S - limits.HOLD_NO_LEADER_S
+"""What is left at least when a command is proposed: before, it is held or in a lane."""
+
+
 class Waiter(Protocol):
-    """Somebody who waits for the replies of `count` consecutive commands of an entry."""
+    """Somebody who waits for the replies of `count` consecutive commands of an entry.
+
+    `deadline_s` is the monotonic time by which they need an answer.
+    """
 
     count: int
+    deadline_s: float
 
     def settle(self, replies: list[Any], start: int) -> None:
         """The replies are `replies[start:start + count]`."""
@@ -46,7 +55,10 @@ class Waiter(Protocol):
 
 @dataclass(slots=True)
 class Proposal:
-    """An entry that this replica proposed, until an entry is committed at its index."""
+    """An entry that this replica proposed, until an entry is committed at its index.
+
+    No waiter has a deadline before `deadline_s`.
+    """
 
     index: int
     term: int
@@ -62,6 +74,18 @@ class Proposal:
     def refuse(self, error: resp.ReplyError) -> None:
         for waiter in self.waiters:
             waiter.refuse(error)
+
+    def expire(self, now_s: float) -> None:
+        """Tell those whose deadline has passed that the outcome is not known."""
+        late = [waiter for waiter in self.waiters if waiter.deadline_s <= now_s]
+        for waiter in late:
+            waiter.refuse(OUTCOME_UNKNOWN)
+        if len(late) == len(self.waiters):
+            self.waiters = ()
+        self.deadline_s = min(
+            (waiter.deadline_s for waiter in self.waiters if waiter.deadline_s > now_s),
+            default=NEVER,
+        )
 
 
 class Read(Protocol):
@@ -148,11 +172,8 @@ class Replica:
         self.raft.tick()
         now_s = self.node.now_s
         for proposal in self.pending:
-            if proposal.deadline_s > now_s:
-                break
-            if proposal.waiters:
-                proposal.refuse(OUTCOME_UNKNOWN)
-                proposal.waiters = ()
+            if proposal.deadline_s <= now_s:
+                proposal.expire(now_s)
         if self._deposed:
             self._expire_deposed(now_s)
         self._expire_reads(now_s)
@@ -244,8 +265,8 @@ class Replica:
     def propose(self, payload: bytes, waiters: Sequence[Waiter]) -> int:
         """Append an entry as leader and remember who waits for its replies."""
         index = self.raft.propose(payload)
-        deadline_s = self.node.now_s + limits.ANSWER_DEADLINE_S
-        self.pending.append(Proposal(index, self.raft.term, deadline_s, waiters))
+        look_s = self.node.now_s + PROPOSED_S
+        self.pending.append(Proposal(index, self.raft.term, look_s, waiters))
         for read in self._behind_writes:
             read.barrier = index
             self._collecting.append(read)
@@ -341,8 +362,8 @@ class Replica:
         for index, proposals in list(self._deposed.items()):
             for proposal in proposals:
                 if proposal.deadline_s <= now_s:
-                    proposal.refuse(OUTCOME_UNKNOWN)
-            proposals[:] = [it for it in proposals if it.deadline_s > now_s]
+                    proposal.expire(now_s)
+            proposals[:] = [it for it in proposals if it.waiters]
             if not proposals:
                 del self._deposed[index]
 

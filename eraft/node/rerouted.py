@@ -24,7 +24,8 @@ class Rerouted:
         self._client = client
         self._slot = slot
         self._commands = commands
-        self._deadline_s = client.node.now_s + limits.HOLD_NO_LEADER_S
+        hold_s = client.node.now_s + limits.HOLD_NO_LEADER_S
+        self._deadline_s = min(hold_s, slot.deadline_s)
 
     def retry(self, node: Node) -> bool:
         """Judge again; False while some bucket still has nobody to serve it."""
@@ -87,6 +88,7 @@ class _Part:
         self._parts = parts
         self._place = place
         self.protocol = parts.slot.protocol
+        self.deadline_s = parts.slot.deadline_s
         self.data: bytes | None = None
 
     def settle(self, replies: list[Any], start: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from eraft import limits
 from eraft._impl import resp
 from eraft.node.reads import ROWS_PER_FETCH, SMALL_RUN, GetRun, serve_runs
-from eraft.node.replica import CLUSTER_DOWN, Proposal, Read, Replica, Waiter
+from eraft.node.replica import CLUSTER_DOWN, NEVER, PROPOSED_S, Proposal, Read, Replica, Waiter
 from eraft.shardkv.machine import ShardMachine
 
 TICK = (b"_TICK",)
@@ -23,10 +23,10 @@ class ShardReplica(Replica):
         self.ordinal = ordinal
         self.lane = resp.Lane(self.rows.data_prefix, limits.ENTRY_TARGET_BYTES)
         self._waiters: list[Waiter] = []
-        self._lane_since_s = 0.0
+        self._lane_deadline_s = NEVER
         self._last_ts_ms = 0
         self._ownership = -1
-        self._chores = Chores(0)
+        self._chores = Chores(0, self.node.now_s)
 
     @property
     def clock_ms(self) -> int:
@@ -37,8 +37,9 @@ class ShardReplica(Replica):
     def enqueue(self, waiter: Waiter) -> None:
         """`waiter.count` commands have just been appended to the lane."""
         if not self._waiters:
-            self._lane_since_s = self.node.now_s
             self.node.touch(self)
+        if waiter.deadline_s < self._lane_deadline_s:
+            self._lane_deadline_s = waiter.deadline_s
         self._waiters.append(waiter)
 
     def add(self, args: list[bytes], waiter: Waiter) -> None:
@@ -55,6 +56,7 @@ class ShardReplica(Replica):
             return
         full = self.lane.full
         waiters, self._waiters = self._waiters, []
+        self._lane_deadline_s = NEVER
         self._last_ts_ms = max(self._last_ts_ms, self.node.capped_wall_ms())
         self.propose(self.lane.take(self._last_ts_ms), waiters)
         if full:
@@ -63,10 +65,10 @@ class ShardReplica(Replica):
     def want_clock(self) -> None:
         if not self.lane.count:
             self.lane.add(TICK)
-            self.enqueue(Chores(1))
+            self.enqueue(Chores(1, self.node.now_s))
 
     def tick(self) -> None:
-        if self._waiters and self.node.now_s - self._lane_since_s > limits.HOLD_NO_LEADER_S:
+        if self._lane_deadline_s - self.node.now_s < PROPOSED_S:
             self._refuse_lane()
         if self.serving:
             self._propose_chores()
@@ -76,6 +78,7 @@ class ShardReplica(Replica):
         """What is in the lane was never proposed: refuse it, certainly not executed."""
         full = self.lane.full
         waiters, self._waiters = self._waiters, []
+        self._lane_deadline_s = NEVER
         self.lane.clear()
         for waiter in waiters:
             waiter.refuse(CLUSTER_DOWN)
@@ -150,7 +153,7 @@ class ShardReplica(Replica):
             self.lane.add(command)
             count += 1
         if count:
-            self._chores = Chores(count)
+            self._chores = Chores(count, self.node.now_s)
             self.enqueue(self._chores)
 
     def settle(self, proposal: Proposal, replies: list[Any]) -> None:
@@ -166,10 +169,11 @@ class ShardReplica(Replica):
 class Chores:
     """The leader's own commands: nobody wants their replies, only whether they are under way."""
 
-    __slots__ = ("count", "waiting")
+    __slots__ = ("count", "deadline_s", "waiting")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, now_s: float) -> None:
         self.count = count
+        self.deadline_s = now_s + limits.ANSWER_DEADLINE_S
         self.waiting = count > 0
 
     def settle(self, replies: list[Any], start: int) -> None:

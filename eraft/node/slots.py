@@ -14,14 +14,25 @@ from eraft._impl import resp
 
 
 class Slot:
-    """The place of the replies to `count` consecutive commands of a connection."""
+    """The place of the replies to `count` consecutive commands of a connection.
 
-    __slots__ = ("count", "data", "muted", "protocol", "queue")
+    They are to be answered by `deadline_s`, monotonic.
+    """
 
-    def __init__(self, queue: "SlotQueue", count: int, protocol: int, muted: bool = False) -> None:
+    __slots__ = ("count", "data", "deadline_s", "muted", "protocol", "queue")
+
+    def __init__(
+        self,
+        queue: "SlotQueue",
+        count: int,
+        protocol: int,
+        deadline_s: float,
+        muted: bool = False,
+    ) -> None:
         self.queue = queue
         self.count = count
         self.protocol = protocol
+        self.deadline_s = deadline_s
         self.muted = muted
         self.data: bytes | None = None
 
@@ -69,9 +80,9 @@ class SlotQueue:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def open(self, count: int, protocol: int, muted: bool = False) -> Slot:
+    def open(self, count: int, protocol: int, deadline_s: float, muted: bool = False) -> Slot:
         """A new slot at the end of the queue."""
-        slot = Slot(self, count, protocol, muted)
+        slot = Slot(self, count, protocol, deadline_s, muted)
         self._slots.append(slot)
         return slot
 

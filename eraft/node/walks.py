@@ -89,6 +89,7 @@ class _Flushes:
     count = 1
 
     def __init__(self, slot: Slot, groups: int) -> None:
+        self.deadline_s = slot.deadline_s
         self._slot = slot
         self._alone = groups == 1
         self._missing = groups
