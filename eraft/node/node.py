@@ -201,7 +201,10 @@ class Node:
         if replica is None or replica.members.get(message.sender) != node_id:
             self.context.count("messages_refused")
             return
-        if message.entries and (self.disk_full or replica.choked):
+        if replica.choked and message.entries:
+            return
+        # The entry that begins a term is empty: with it a group still gets a leader, for reads.
+        if self.disk_full and len(message.entries) > entry_log.ENTRY_HEADER_BYTES:
             return
         try:
             replica.step(message)

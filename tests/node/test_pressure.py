@@ -73,3 +73,17 @@ def assert_serves(world: World) -> None:
     client = world.connect(world.leader(1))
     client.send("SET after all", "GET after")
     world.until(lambda: client.received == OK + b"$3\r\nall\r\n")
+
+
+def test_full_disks_of_a_majority_leave_reads() -> None:
+    world = opened()
+    first = world.leader(1)
+    others = [node_id for node_id in world.ids if node_id != first]
+    for node_id in others:
+        world.nodes[node_id].free_disk(0)
+    world.isolate(first)
+    world.until(lambda: world.leader(1) in others, 60)
+    client = world.connect(world.leader(1))
+    client.send("GET a", "SET a 1")
+    world.settle()
+    assert client.received.startswith(b"$-1\r\n-MISCONF")
