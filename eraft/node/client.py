@@ -48,6 +48,7 @@ class Client:
         self._on_close = on_close
         self._held: tuple[CommandSpec, list[bytes], float] | None = None
         self._reads = 0
+        self._after_writes = False
         self._later: list[tuple[ShardReplica, GetRun | CommandRead]] = []
         self._waits = False
         self._behind_reads = False
@@ -168,10 +169,16 @@ class Client:
     def _get(self, shard: ShardReplica, keys: list[bytes]) -> None:
         self.node.context.plain_gets += len(keys)
         run = GetRun(self, keys, shard.machine.ownership_version)
-        run.after_writes = len(self.slots) > self._reads
+        run.after_writes = self._reads_after_writes()
         self._reads += 1
         self.slots.add(run)
         shard.read(run)
+
+    def _reads_after_writes(self) -> bool:
+        """Whether the next read waits for writes: for those before it, or as a read before it."""
+        reads = self._reads
+        self._after_writes = len(self.slots) > reads or (self._after_writes and reads > 0)
+        return self._after_writes
 
     def read_done(self) -> None:
         """A read of this connection has been answered."""
@@ -258,10 +265,10 @@ class Client:
         if isinstance(decision, router.Serve):
             shard = node.shard(decision.gid)
             if not write:
+                after_writes = self._reads_after_writes()
                 self._reads += 1
                 slot = self._open(since_s)
-                writing = len(self.slots) > self._reads
-                shard.read(CommandRead(self, slot, args, bucket, writing))
+                shard.read(CommandRead(self, slot, args, bucket, after_writes))
             elif (refusal := node.refuse_writes()) is not None:
                 self.reply(refusal)
             elif not shard.lane.full:

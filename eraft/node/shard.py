@@ -120,6 +120,10 @@ class ShardReplica(Replica):
         if others:
             super().serve_reads(others)
 
+    def read_behind_clock(self, read: Any) -> None:
+        read.client.wait_for_reads()
+        super().read_behind_clock(read)
+
     def _serve_runs(self, runs: list[GetRun]) -> None:
         for run in serve_runs(self, runs):
             self.read_behind_clock(run)

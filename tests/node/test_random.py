@@ -22,6 +22,7 @@ FIRST_SEED = int(os.environ.get("ERAFT_SEED", "1"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("ERAFT_SEEDS", "30")))
 PHASES = 3
 TROUBLE_TURNS = 40
+WRITERS = 4
 CALM_TURNS = 25
 ANSWER_S = 12.0
 """A pipeline whose commands wait for one another is answered in this time, whatever happens."""
@@ -145,11 +146,11 @@ class Trouble:
         world, random = self.world, self.random
         chosen = random.choice(world.ids)
         other = random.choice([node_id for node_id in world.ids if node_id != chosen])
-        match random.randrange(14):
-            case 0 | 1:
+        match random.randrange(16):
+            case 0:
                 world.cut_link(chosen, other)
-            case 2:
-                world.isolate(chosen)
+            case 1 | 2:
+                world.isolate(world.leader(random.choice((1, 2))) or chosen)
             case 3 | 4:
                 world.heal()
             case 5:
@@ -170,6 +171,10 @@ class Trouble:
                     world.nodes[chosen].free_disk(random.choice((0, 1 << 40)))
             case 13:
                 self._step_down()
+            case 14:
+                world.paused.add(world.leader(random.choice((1, 2))) or chosen)
+            case 15:
+                world.paused.clear()
 
     def _restart(self) -> None:
         for node_id in self.world.ids:
@@ -188,6 +193,7 @@ class Trouble:
         world = self.world
         world.heal()
         world.stalled.clear()
+        world.paused.clear()
         world.wall_offset_ms.clear()
         self._restart()
         for node in world.nodes.values():
@@ -206,7 +212,11 @@ def keys_of_both(world: World) -> tuple[list[bytes], list[bytes]]:
     return texts, numbers
 
 
-def pipeline(random: Random, texts: list[bytes], numbers: list[bytes]) -> list[tuple[str, bytes]]:
+def pipeline(
+    random: Random, texts: list[bytes], numbers: list[bytes], reads_only: bool
+) -> list[tuple[str, bytes]]:
+    if reads_only:
+        return [("GET", key) for key in random.sample(texts + numbers, random.choice((1, 2)))]
     commands = []
     for _ in range(random.choice((1, 1, 2, 3, 6))):
         if random.random() < 0.6:
@@ -228,7 +238,7 @@ def test_random_trouble(seed: int) -> None:
     world = opened(groups=2, seed=seed)
     random = Random(seed)
     texts, numbers = keys_of_both(world)
-    scripts = [Script(world, random, number, texts + numbers) for number in range(1, 5)]
+    scripts = [Script(world, random, number, texts + numbers) for number in range(1, 7)]
     trouble = Trouble(world, random)
     clock = 0.0
     strikes = random.choice((0.05, 0.15, 0.3))
@@ -248,10 +258,11 @@ def test_random_trouble(seed: int) -> None:
             trouble.strike()
         for script in scripts:
             listen()
-            if random.random() < 0.02:
+            reads_only = script.number > WRITERS
+            if random.random() < (0.01 if reads_only or not script.waits else 0.05):
                 script.leave()
             if not script.waits or random.random() < 0.1:
-                script.send(pipeline(random, texts, numbers))
+                script.send(pipeline(random, texts, numbers, reads_only))
         for _ in range(random.randrange(4)):
             world.step()
             listen()

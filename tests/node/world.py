@@ -79,6 +79,7 @@ class World:
         self.cut: set[tuple[int, int]] = set()
         self.slow: set[tuple[int, int]] = set()
         self.stalled: set[int] = set()
+        self.paused: set[int] = set()
         self.conversations: dict[int, list[Conversation]] = {}
         self._frames: list[tuple[int, int, bytes]] = []
         self._writes: dict[int, list[WriteRequest]] = {}
@@ -122,6 +123,7 @@ class World:
     def crash(self, node_id: int) -> None:
         """Stop a node as a power cut does: what was not synced is lost, in part or whole."""
         del self.nodes[node_id]
+        self.paused.discard(node_id)
         disk = self.disks[node_id]
         disk.files.crash(self.random)
         disk.store.crash(self.random)
@@ -162,7 +164,7 @@ class World:
     def elapse(self) -> None:
         """One tick passes; what it leads to happens in the next steps."""
         self.now_s += 0.05
-        for node_id in list(self.nodes):
+        for node_id in self._running():
             self._at(node_id).tick()
 
     def until(self, condition: Callable[[], bool], ticks: int = 400) -> None:
@@ -187,17 +189,21 @@ class World:
         happened = self._connect_links()
         arriving, self._frames = self._frames, []
         for sender, to, data in arriving:
-            if (sender, to) in self.slow:
+            if (sender, to) in self.slow or to in self.paused:
                 self._frames.append((sender, to, data))
             elif to in self.nodes and (sender, to) in self._up:
                 for kind, body in frames.FrameReader(1 << 30).feed(data):
                     self._at(to).frame(sender, kind, body)
                 happened = True
-        for node_id in list(self.nodes):
+        for node_id in self._running():
             happened = self._finish_writes(node_id) or happened
-        for node_id in list(self.nodes):
+        for node_id in self._running():
             happened = self._turn(node_id) or happened
         return happened
+
+    def _running(self) -> list[int]:
+        """The nodes whose processes run: not those that are paused, as SIGSTOP does."""
+        return [node_id for node_id in self.nodes if node_id not in self.paused]
 
     def _connect_links(self) -> bool:
         happened = False
