@@ -26,7 +26,7 @@ BLOCK_CACHE_BYTES = 32 * limits.MIB
 BLOOM_BITS_PER_KEY = 10
 OPEN_FILES = 256
 COMPRESSION = (DBCompressionType.none(),) * 2 + (DBCompressionType.lz4(),) * 5
-"""By level: what is written often stays as it is, LZ4 doubled the CPU time of a flush."""
+"""By level: what is written often stays as it is, LZ4 doubled the time of a bulk load."""
 INFO_LOG_BYTES = 1 * limits.MIB
 INFO_LOG_FILES = 2
 
