@@ -188,6 +188,13 @@ class Trouble:
                     replica.raft.step_down("trouble")
                     node.touch(replica)
 
+    def replace_a_leader(self) -> None:
+        """One stops for long enough, and does not hear of its successor first thing after."""
+        leader = self.world.leader(self.random.choice((1, 2)))
+        if leader:
+            self.world.paused.add(leader)
+            self.world.isolate(leader)
+
     def repair(self) -> None:
         """Everything works again."""
         world = self.world
@@ -242,6 +249,7 @@ def test_random_trouble(seed: int) -> None:
     trouble = Trouble(world, random)
     clock = 0.0
     strikes = random.choice((0.05, 0.15, 0.3))
+    single = False
 
     def listen() -> None:
         nonlocal clock
@@ -252,16 +260,20 @@ def test_random_trouble(seed: int) -> None:
 
     for turn in range(PHASES * (TROUBLE_TURNS + CALM_TURNS)):
         turn_of_phase = turn % (TROUBLE_TURNS + CALM_TURNS)
+        if turn_of_phase == 0:
+            single = random.random() < 0.4
+            if single:
+                trouble.replace_a_leader()
         if turn_of_phase == TROUBLE_TURNS:
             trouble.repair()
-        elif turn_of_phase < TROUBLE_TURNS and random.random() < strikes:
+        elif turn_of_phase < TROUBLE_TURNS and not single and random.random() < strikes:
             trouble.strike()
         for script in scripts:
             listen()
             reads_only = script.number > WRITERS
             if random.random() < (0.01 if reads_only or not script.waits else 0.05):
                 script.leave()
-            if not script.waits or random.random() < 0.1:
+            if not script.waits or random.random() < (0.3 if reads_only else 0.1):
                 script.send(pipeline(random, texts, numbers, reads_only))
         for _ in range(random.randrange(4)):
             world.step()
