@@ -189,11 +189,11 @@ class Client:
     def postpones(self, slot: Slot) -> bool:
         """Whether a read has to wait until the client has taken what was read before it."""
         slots = self.slots
-        return (
-            self.output_full
-            or slots.size_bytes > limits.REPLY_PIECE_BYTES
-            or (self._behind_reads and not slots.headed_by(slot))
-        )
+        large = slots.size_bytes > limits.REPLY_PIECE_BYTES
+        if slots.headed_by(slot):  # what waits behind it waits for it
+            large = large and bool(slots.output)
+            return self.output_full or large
+        return self.output_full or large or self._behind_reads
 
     def read_later(self, shard: ShardReplica, read: GetRun | CommandRead) -> None:
         """Ask for a new position for a read that is postponed, when this client goes on."""

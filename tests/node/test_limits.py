@@ -3,6 +3,8 @@
 import pytest
 
 from eraft import limits
+from tests.node.test_leadership import lead
+from tests.node.test_order import keys_of
 from tests.node.world import opened
 
 OK = b"+OK\r\n"
@@ -84,3 +86,26 @@ def test_what_the_writes_of_one_entry_answer_is_bounded() -> None:
     sizes = [len(reply) for reply in replies if isinstance(reply, bytes)]
     assert len(sizes) == 12
     assert sum(sizes) < limits.CLIENT_OUTPUT_BYTES + limits.VALUE_SIZE_BYTES
+
+
+def test_large_replies_of_one_group_do_not_keep_back_a_read_of_another_before_them() -> None:
+    world = opened(groups=2)
+    leader = world.leader(1)
+    lead(world, 2, leader)
+    lead(world, 1, leader)
+    assert world.leader(2) == leader
+    (small,), (large,) = keys_of(world, 1, 1), keys_of(world, 2, 1)
+    client = world.connect(leader)
+    value = bytes(limits.VALUE_SIZE_BYTES)
+    client.send(encoded(b"SET", large.encode(), value))
+    world.settle()
+    client.received = b""
+    world.stalled.update(node_id for node_id in world.ids if node_id != leader)
+    client.send(f"SET {small} x", f"GET {small}")
+    world.settle()
+    client.send(f"GET {large}")
+    world.settle()
+    assert client.received == b""
+    world.stalled.clear()
+    world.tick(10)
+    assert client.received[:30].startswith(OK + b"$1\r\nx\r\n$8388608\r\n")
