@@ -78,6 +78,10 @@ class BucketMigrating(NotApplied):
     """The bucket is between two groups; try again."""
 
 
+class ConfChangeRefused(NotApplied):
+    """A change of a group's members that is impossible, or not possible now; the text says why."""
+
+
 class Overloaded(NotApplied):
     """A limit is reached; try again later."""
 

@@ -14,6 +14,8 @@ class EntryKind(IntEnum):
     """A batch for the state machine."""
     NOOP = 1
     """The empty first entry of a leader's term."""
+    CONF_CHANGE = 2
+    """A change of the group's members (see `eraft.raft.confchange`)."""
 
 
 class MessageKind(IntEnum):
@@ -72,9 +74,32 @@ class HardState:
 
 @dataclass(slots=True, frozen=True)
 class ConfState:
-    """The members of a group by replica id."""
+    """The members of a group by replica id (Raft dissertation, chapter 4, as in etcd-io/raft).
+
+    While `outgoing` is not empty the configuration is joint: every decision
+    needs a majority of `voters` and one of `outgoing`. Learners receive the
+    log and decide nothing. Without any member the configuration is not known
+    yet: a new replica that waits for its first snapshot.
+    """
 
     voters: tuple[int, ...] = ()
+    """The voters; in a joint configuration the incoming ones."""
+    learners: tuple[int, ...] = ()
+    outgoing: tuple[int, ...] = ()
+    """The voters before the joint configuration, empty if it is not joint."""
+    learners_next: tuple[int, ...] = ()
+    """Outgoing voters that become learners when the joint configuration is left."""
+    auto_leave: bool = False
+    """The leader leaves the joint configuration by itself, once it is in effect."""
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Everybody, each once, in order."""
+        return tuple(sorted({*self.voters, *self.learners, *self.outgoing, *self.learners_next}))
+
+    def votes(self, replica_id: int) -> bool:
+        """Whether the replica's vote counts, in either half."""
+        return replica_id in self.voters or replica_id in self.outgoing
 
 
 @dataclass(slots=True, frozen=True)

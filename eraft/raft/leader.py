@@ -6,8 +6,8 @@ from eraft._impl import commit as quorum
 from eraft._impl import log as entries
 from eraft.errors import ProtocolError
 from eraft.raft.config import Config
-from eraft.raft.election import VoteResult, vote_result
 from eraft.raft.progress import LONG_AGO, Progress
+from eraft.raft.quorum import VoteResult, vote_result
 from eraft.raft.reads import ReadRounds
 from eraft.raft.ready import Fetch, PeerStatus
 from eraft.types import EntryKind, Message, MessageKind

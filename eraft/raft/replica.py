@@ -8,9 +8,10 @@ from eraft._impl import log as entries
 from eraft.errors import InvariantViolation, LogCorrupt, ProtocolError
 from eraft.raft.config import Config, Role
 from eraft.raft.durability import Durability
-from eraft.raft.election import Ballot, VoteResult
+from eraft.raft.election import Ballot
 from eraft.raft.follower import NO_MATCH, append_entries, best_guess
 from eraft.raft.leader import Leadership
+from eraft.raft.quorum import VoteResult
 from eraft.raft.ready import RoleChange
 from eraft.types import HardState, Message, MessageKind
 
@@ -180,7 +181,7 @@ class Replica:
         """
         if self.role is LEADER or not self.may_campaign:
             return
-        self._ballot = Ballot(self.config.conf.voters)
+        self._ballot = Ballot(self.config.conf)
         self._become(PRE_CANDIDATE, 0, "asks for pre-votes")
         self._request_votes(PRE_VOTE, self.term + 1, self._messages)
         self._count_vote(self.replica_id, True)
@@ -247,7 +248,7 @@ class Replica:
         """
         self.term += 1
         self.vote = self.replica_id
-        self._ballot = Ballot(self.config.conf.voters)
+        self._ballot = Ballot(self.config.conf)
         self._draw_timeout()
         self._become(CANDIDATE, 0, "asks for votes")
         self._request_votes(VOTE, self.term, self._after)

@@ -1,6 +1,7 @@
 """What the items of a record hold: group states, hard states, entries."""
 
 import struct
+from typing import Any
 
 import orjson
 
@@ -50,7 +51,7 @@ def decode_group_state(payload: bytes) -> GroupState:
             gid=value["gid"],
             replica_id=value["replica_id"],
             generation=value["generation"],
-            conf=ConfState(tuple(value["conf"]["voters"])),
+            conf=_conf_state(value["conf"]),
             members=tuple(
                 ReplicaAddress(member["replica_id"], member["node_id"], member["store_id"])
                 for member in value["members"]
@@ -61,3 +62,13 @@ def decode_group_state(payload: bytes) -> GroupState:
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ProtocolError(f"group state: {type(error).__name__}: {error}") from None
+
+
+def _conf_state(value: dict[str, Any]) -> ConfState:
+    return ConfState(
+        voters=tuple(value["voters"]),
+        learners=tuple(value["learners"]),
+        outgoing=tuple(value["outgoing"]),
+        learners_next=tuple(value["learners_next"]),
+        auto_leave=value["auto_leave"],
+    )

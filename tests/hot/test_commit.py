@@ -74,6 +74,22 @@ def test_match_table_against_the_oracle(twin: Any) -> None:
         assert all(table.match(replica) == 0 for replica in match)
 
 
+def test_match_table_of_50000_random_configurations(twin: Any) -> None:
+    rng = random.Random(3)
+    ids = range(1, 10)
+    joint = 0
+    for _ in range(50_000):
+        voters = rng.sample(ids, rng.randint(0, 7))
+        outgoing = rng.sample(ids, rng.randint(0, 7)) if rng.random() < 0.6 else []
+        joint += bool(voters and outgoing)
+        table = twin.commit.MatchTable(voters, outgoing)
+        match = {replica: rng.randint(0, 9) for replica in (*voters, *outgoing)}
+        for replica, index in match.items():
+            table.record(replica, index)
+        assert table.committed() == slow_committed(match, voters, outgoing), (voters, outgoing)
+    assert joint > 20_000
+
+
 def test_a_joint_configuration_needs_both_halves(twin: Any) -> None:
     table = twin.commit.MatchTable([1, 2, 3], [3, 4, 5])
     assert [table.record(replica, 10) for replica in (1, 2, 3)] == [0, 0, 0]

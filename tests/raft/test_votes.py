@@ -6,7 +6,7 @@ import pytest
 
 from eraft.errors import ConfigError, InvariantViolation, NotLeader, ProtocolError
 from eraft.raft import Role
-from eraft.raft.election import VoteResult, vote_result
+from eraft.raft.quorum import VoteResult, vote_result
 from eraft.types import HardState, MessageKind
 from tests.raft.solo import Solo, blob, kinds
 
