@@ -15,7 +15,7 @@ from eraft._impl import hashing
 from eraft.node.replica import Replica
 from eraft.storage import rows as layout
 from eraft.types import BUCKETS
-from tests.node.linear import Operation, explain
+from tests.linear.checker import Operation, explain
 from tests.node.world import Conversation, World, opened
 
 FIRST_SEED = int(os.environ.get("ERAFT_SEED", "1"))
@@ -69,7 +69,7 @@ class Script:
             data += b"*%d\r\n" % len(args)
             data += b"".join(b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in args)
             connection = self.number * 10_000 + self._connections
-            operation = Operation(name, value, self.clock, connection, self._count)
+            operation = Operation(name, value, self.clock, connection=connection, place=self._count)
             self._waiting.append(operation)
             self.history[key].append(operation)
         cut = self.random.randrange(len(data) + 1)
@@ -117,7 +117,7 @@ class Script:
         """Note one reply; the node that it redirects to, else 0."""
         operation.returned = self.clock
         if size is not None:
-            operation.result = b"" if size == b"-1" else b"=" + text
+            operation.result = None if size == b"-1" else text
         elif kind == b"+":
             operation.result = text.decode()
         elif kind == b":":
@@ -309,47 +309,3 @@ def test_random_trouble(seed: int) -> None:
         assert first
         for other in others:
             assert other == first
-
-
-def operations(*rows: tuple[str, bytes, float, float, object]) -> list[Operation]:
-    return [
-        Operation(name, value, called, number, 1, returned, result)
-        for number, (name, value, called, returned, result) in enumerate(rows)
-    ]
-
-
-NEVER = float("inf")
-
-
-@pytest.mark.parametrize(
-    ("linearizable", "history"),
-    [
-        (True, operations(("SET", b"a", 0, 1, "OK"), ("GET", b"", 2, 3, b"=a"))),
-        (False, operations(("SET", b"a", 0, 1, "OK"), ("GET", b"", 2, 3, b""))),
-        (True, operations(("SET", b"a", 0, 3, "OK"), ("GET", b"", 1, 2, b""))),
-        (True, operations(("SET", b"a", 0, NEVER, None), ("GET", b"", 5, 6, b"=a"))),
-        (
-            False,
-            operations(
-                ("SET", b"a", 0, NEVER, None),
-                ("GET", b"", 5, 6, b"=a"),
-                ("GET", b"", 7, 8, b""),
-            ),
-        ),
-        (True, operations(("INCR", b"", 0, NEVER, None), ("INCR", b"", 5, 6, 1))),
-        (False, operations(("INCR", b"", 0, 1, 1), ("INCR", b"", 2, 3, 1))),
-        (False, operations(("APPEND", b"ab", 0, 1, 2), ("GET", b"", 2, 3, b"=abab"))),
-    ],
-)
-def test_the_checker_knows(linearizable: bool, history: list[Operation]) -> None:
-    assert (explain(history) == "") is linearizable
-
-
-def test_the_checker_keeps_the_order_of_a_connection() -> None:
-    history = [
-        Operation("SET", b"a", 0, 1, 1, 5, "OK"),
-        Operation("GET", b"", 0, 1, 2, 5, b""),
-    ]
-    assert explain(history)
-    history[0].connection = 2
-    assert not explain(history)
