@@ -41,6 +41,8 @@ CONF_MEMBERS = 64
 CONF_CHANGES = 64
 CONF_CONTEXT_BYTES = 64 * KIB
 SEGMENT_SIZE_BYTES = 64 * MIB
+LOG_RETENTION_BYTES = 1024 * MIB
+REWRITE_BYTES = 256 * MIB  # of a quiet group's entries, to free the segments that they lie in
 FREE_DISK_BYTES = 256 * MIB
 
 # Peers

@@ -19,10 +19,10 @@ from libc.string cimport memcpy, memset
 from eraft.errors import InvariantViolation, StorageError
 
 __all__ = [
-    "BAD_BODY", "BAD_HEADER", "BAD_ITEMS", "EMPTY", "ENTRIES", "GROUP_STATE", "HARD_STATE",
-    "IMPL", "ITEM_HEADER_BYTES", "NODE", "QUEUE_REQUESTS", "RECORD_ALIGN_BYTES",
-    "RECORD_HEADER_BYTES", "SALT_OFFSET", "TRACED", "VALID", "LogWriter", "encode_record",
-    "record_size", "scan",
+    "BAD_BODY", "BAD_HEADER", "BAD_ITEMS", "CHECKPOINT", "COMPACT", "EMPTY", "ENTRIES",
+    "GROUP_STATE", "HARD_STATE", "IMPL", "ITEM_HEADER_BYTES", "NODE", "QUEUE_REQUESTS",
+    "RECORD_ALIGN_BYTES", "RECORD_HEADER_BYTES", "SALT_OFFSET", "TOMBSTONE", "TRACED", "VALID",
+    "LogWriter", "encode_record", "record_size", "scan",
 ]
 
 cdef extern from "checksum.h" nogil:
@@ -34,6 +34,9 @@ GROUP_STATE = 1
 HARD_STATE = 2
 ENTRIES = 3
 NODE = 4
+CHECKPOINT = 5
+COMPACT = 6
+TOMBSTONE = 7
 
 cdef enum:
     _VALID = 0

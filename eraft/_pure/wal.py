@@ -27,6 +27,8 @@ __all__ = [
     "BAD_BODY",
     "BAD_HEADER",
     "BAD_ITEMS",
+    "CHECKPOINT",
+    "COMPACT",
     "EMPTY",
     "ENTRIES",
     "GROUP_STATE",
@@ -38,6 +40,7 @@ __all__ = [
     "RECORD_ALIGN_BYTES",
     "RECORD_HEADER_BYTES",
     "SALT_OFFSET",
+    "TOMBSTONE",
     "VALID",
     "LogWriter",
     "encode_record",
@@ -55,6 +58,12 @@ ENTRIES = 3
 """Encoded entries that replace the group's log from the item's first index on."""
 NODE = 4
 """What belongs to the node and no group; replaces the NODE item before it."""
+CHECKPOINT = 5
+"""State of a replica as the segments before this one leave it, up to the item's first index."""
+COMPACT = 6
+"""The item's first index is the group's new base, of the term in the payload."""
+TOMBSTONE = 7
+"""The group's replica ids up to the item's first index never come back on this node."""
 
 VALID = 0
 EMPTY = 1

@@ -55,6 +55,9 @@ class Files(Protocol):
         taken: of two that prepare the same file, the first one wins.
         """
 
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a file another name, durably; a file that has that name is gone."""
+
     def remove(self, name: str) -> None:
         """Remove a file, durably."""
 
@@ -134,6 +137,11 @@ class DiskFiles:
         os.unlink(temporary, dir_fd=self._directory)
         os.fsync(self._directory)
         return won
+
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a file another name, durably; a file that has that name is gone."""
+        os.rename(name, new_name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        os.fsync(self._directory)
 
     def remove(self, name: str) -> None:
         """Remove a file, durably."""

@@ -3,13 +3,22 @@
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from eraft import limits
 from eraft._impl import log as entry_log
 from eraft._impl import wal as codec
-from eraft.errors import InvariantViolation, LogCompacted
-from eraft.storage.items import Item, decode_group_state, decode_hard_state
+from eraft.errors import InvariantViolation, LogCompacted, LogCorrupt
+from eraft.storage.items import (
+    Item,
+    checkpoint_item,
+    decode_group_state,
+    decode_hard_state,
+    decode_term,
+    node_item,
+    tombstone_item,
+)
 from eraft.types import GroupState
 
 ROW_ENTRIES_BYTES = 64 * limits.KIB
@@ -35,35 +44,50 @@ class GroupIndex:
     begin; they go on in the items after it, in the same segment, up to the
     next row's. Where entries replace others a row begins: between two rows nothing
     is superseded.
+
+    While the log is read from a later segment on, the entries up to
+    `missing_to` have not been seen; in the end they must be compacted ones.
     """
 
     __slots__ = (
-        "_bytes_in_row",
         "_firsts",
         "_items",
         "_offsets",
         "_sequences",
+        "_sizes",
         "base_index",
         "base_term",
         "hard_state",
         "last_index",
-        "log_bytes",
+        "missing_to",
+        "released",
         "state",
     )
 
-    def __init__(self, state: GroupState) -> None:
+    def __init__(self, state: GroupState, last_index: int = 0) -> None:
         self.state = state
         self.hard_state = state.hard_state
         self.base_index = state.base_index
         self.base_term = state.base_term
-        self.last_index = state.base_index
-        self.log_bytes = 0
-        """Bytes of the group's entries in the log, superseded ones included."""
+        self.last_index = max(state.base_index, last_index)
+        self.missing_to = self.last_index
+        self.released: int | None = None
+        """The group itself needs no entry up to here any more; None as long as it has not said."""
         self._firsts = array("Q")
         self._sequences = array("Q")
         self._offsets = array("Q")
         self._items = array("I")
-        self._bytes_in_row = 0
+        self._sizes = array("Q")
+
+    @property
+    def log_bytes(self) -> int:
+        """About how many bytes of entries the log holds for the group."""
+        return sum(self._sizes)
+
+    @property
+    def first_sequence(self) -> int | None:
+        """Sequence of the oldest segment that has an entry which counts, None without entries."""
+        return self._sequences[0] if self._sequences else None
 
     @property
     def rows(self) -> int:
@@ -85,14 +109,15 @@ class GroupIndex:
             )
         if first_index <= self.last_index:
             keep = bisect_left(self._firsts, first_index)
-            for column in (self._firsts, self._sequences, self._offsets, self._items):
+            for column in self._columns():
                 del column[keep:]
+            self.missing_to = min(self.missing_to, first_index - 1)
             begin = True
         else:
             begin = (
                 not self._firsts
                 or self._sequences[-1] != sequence
-                or self._bytes_in_row >= ROW_ENTRIES_BYTES
+                or self._sizes[-1] >= ROW_ENTRIES_BYTES
                 or offset - self._offsets[-1] >= ROW_DISTANCE_BYTES
             )
         if begin:
@@ -100,10 +125,51 @@ class GroupIndex:
             self._sequences.append(sequence)
             self._offsets.append(offset)
             self._items.append(item)
-            self._bytes_in_row = 0
+            self._sizes.append(0)
         self.last_index = first_index + count - 1
-        self._bytes_in_row += len(entries)
-        self.log_bytes += len(entries)
+        self._sizes[-1] += len(entries)
+
+    def compact(self, index: int, term: int) -> None:
+        """Make entry `index`, of that term, the base.
+
+        Raises:
+            InvariantViolation: it is below the base or beyond the last entry.
+        """
+        if not self.base_index <= index <= self.last_index:
+            raise InvariantViolation(
+                f"log of group {self.state.gid}: compaction to {index} does not fit the log of "
+                f"{self.base_index + 1}..{self.last_index}"
+            )
+        gone = bisect_right(self._firsts, index + 1) - 1
+        if index == self.last_index:
+            gone = len(self._firsts)
+        if gone > 0:
+            for column in self._columns():
+                del column[:gone]
+        self.base_index, self.base_term = index, term
+
+    def last_before(self, sequence: int) -> int:
+        """Return the last entry that lies in a segment before that one, 0 if there is none."""
+        row = bisect_left(self._sequences, sequence)
+        if not row:
+            return 0
+        return self._firsts[row] - 1 if row < len(self._firsts) else self.last_index
+
+    def bytes_from(self, index: int) -> int:
+        """Return about how many bytes the entries from `index` on have, not less than it is."""
+        return sum(self._sizes[max(bisect_right(self._firsts, index) - 1, 0) :])
+
+    def current_state(self) -> GroupState:
+        """Return the group's state with its hard state and base as they are now."""
+        return replace(
+            self.state,
+            hard_state=self.hard_state,
+            base_index=self.base_index,
+            base_term=self.base_term,
+        )
+
+    def _columns(self) -> tuple["array[int]", ...]:
+        return self._firsts, self._sequences, self._offsets, self._items, self._sizes
 
     def find(self, index: int) -> Row:
         """Return the row that holds the entry.
@@ -136,6 +202,26 @@ class LogIndex:
         self.groups: dict[int, GroupIndex] = {}
         self.node = b""
         """Payload of the last NODE item, empty before the first."""
+        self.tombstones: dict[int, int] = {}
+        """By group: no replica with this id or a smaller one may be founded here."""
+        self._begun = False
+
+    def checkpoint(self) -> list[Item]:
+        """Return the items that a new segment begins with, so that it can be the oldest one."""
+        items = [node_item(self.node)] if self.node else []
+        items += [tombstone_item(gid, replica_id) for gid, replica_id in self.tombstones.items()]
+        for group in self.groups.values():
+            items.append(checkpoint_item(group.current_state(), group.last_index))
+        return items
+
+    def check_complete(self) -> None:
+        """After reading: raise LogCorrupt if entries are missing that were not compacted."""
+        for gid, group in self.groups.items():
+            if group.missing_to > group.base_index:
+                raise LogCorrupt(
+                    f"log of group {gid}: the segments with the entries {group.base_index + 1} to "
+                    f"{group.missing_to} are gone, but they were not compacted"
+                )
 
     def add(self, items: Sequence[Item], sequence: int, offset: int) -> None:
         """Note the items of the record at `offset` of a segment.
@@ -148,18 +234,46 @@ class LogIndex:
             if kind == codec.NODE:
                 self.node = bytes(payload)
                 continue
-            if kind == codec.GROUP_STATE:
-                state = decode_group_state(payload)
-                if state.gid != gid:
-                    raise InvariantViolation(f"log: state of group {state.gid} as group {gid}")
-                self.groups[gid] = GroupIndex(state)
+            if kind == codec.GROUP_STATE or kind == codec.CHECKPOINT:
+                self._add_state(gid, kind, first_index, payload)
                 continue
             group = self.groups.get(gid)
+            if kind == codec.TOMBSTONE:
+                self.tombstones[gid] = max(first_index, self.tombstones.get(gid, 0))
+                if group is not None and group.state.replica_id <= first_index:
+                    del self.groups[gid]
+                continue
             if group is None:
                 raise InvariantViolation(f"log: item of group {gid}, which was never founded")
             if kind == codec.ENTRIES:
                 group.add(first_index, payload, sequence, offset, item)
             elif kind == codec.HARD_STATE:
                 group.hard_state = decode_hard_state(payload)
+            elif kind == codec.COMPACT:
+                group.compact(first_index, decode_term(payload))
             else:
                 raise InvariantViolation(f"log: item of unknown kind {kind}")
+        self._begun = True
+
+    def _add_state(self, gid: int, kind: int, last_index: int, payload: bytes) -> None:
+        """Note a GROUP_STATE, or a CHECKPOINT: that one only repeats what is known.
+
+        In the first record of all it tells what the segments before it held.
+        """
+        state = decode_group_state(payload)
+        if state.gid != gid:
+            raise InvariantViolation(f"log: state of group {state.gid} as group {gid}")
+        if state.replica_id <= self.tombstones.get(gid, 0):
+            raise InvariantViolation(
+                f"log: replica {state.replica_id} of group {gid} was removed from this node"
+            )
+        if kind == codec.GROUP_STATE:
+            self.groups[gid] = GroupIndex(state)
+        elif not self._begun:
+            self.groups[gid] = GroupIndex(state, last_index)
+        else:
+            group = self.groups.get(gid)
+            if group is None or (group.current_state(), group.last_index) != (state, last_index):
+                raise InvariantViolation(
+                    f"log: the checkpoint of group {gid} contradicts what was logged before"
+                )

@@ -13,6 +13,7 @@ Item = tuple[int, int, int, bytes]
 """gid, kind, first index, payload: see `eraft._pure.wal`."""
 
 _HARD_STATE = struct.Struct("<QQQ")
+_TERM = struct.Struct("<Q")
 
 
 def group_state_item(state: GroupState) -> Item:
@@ -33,6 +34,36 @@ def entries_item(gid: int, first_index: int, entries: bytes) -> Item:
 def node_item(payload: bytes) -> Item:
     """Return the item that replaces what the node keeps for itself."""
     return 0, codec.NODE, 0, payload
+
+
+def checkpoint_item(state: GroupState, last_index: int) -> Item:
+    """Return the item that tells a later segment the group's state and where its log ends.
+
+    The entries between the state's base and `last_index` are in earlier segments.
+    """
+    return state.gid, codec.CHECKPOINT, last_index, orjson.dumps(state)
+
+
+def compact_item(gid: int, index: int, term: int) -> Item:
+    """Return the item that makes entry `index`, of that term, the base of the group's log."""
+    return gid, codec.COMPACT, index, _TERM.pack(term)
+
+
+def tombstone_item(gid: int, replica_id: int) -> Item:
+    """Return the item that removes a group's replica from this node for ever.
+
+    Neither it nor one with a smaller id can be founded here again: replica
+    ids are issued in rising order.
+    """
+    return gid, codec.TOMBSTONE, replica_id, b""
+
+
+def decode_term(payload: bytes) -> int:
+    """Return the term in a COMPACT item; ProtocolError if it is none."""
+    if len(payload) != _TERM.size:
+        raise ProtocolError(f"term of {len(payload)} bytes instead of {_TERM.size}")
+    term: int = _TERM.unpack(payload)[0]
+    return term
 
 
 def decode_hard_state(payload: bytes) -> HardState:

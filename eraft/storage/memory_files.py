@@ -111,8 +111,17 @@ class MemoryFiles:
         self._contents[name] = content
         return True
 
+    def rename(self, name: str, new_name: str) -> None:
+        """Give a file another name, durably; a file that has that name is gone."""
+        if name not in self._contents:
+            raise FileNotFoundError(f"{name} is not there")
+        self._contents[new_name] = self._contents.pop(name)
+        self._unsynced_names.clear()
+
     def remove(self, name: str) -> None:
         """Remove a file, durably."""
+        if name not in self._contents:
+            raise FileNotFoundError(f"{name} is not there")
         del self._contents[name]
         self._unsynced_names.clear()
 

@@ -28,11 +28,13 @@ class Recovered:
     """The log as it was found and put in order.
 
     Records go on at `segments[-1].end` after position `position`; `spare` is
-    the segment after it, if one was prepared already.
+    the segment after it, if one was prepared already. Those in `retired` are
+    closed and not needed, but the header of the last one in use still asks for them.
     """
 
     segments: list[Segment]
     spare: Segment | None
+    retired: list[Segment]
     index: LogIndex
     position: int
     oldest_sequence: int
@@ -47,7 +49,7 @@ class _Record:
     position: int
     durable: int
     items: list[Item] | None
-    """None where only the header is good."""
+    """None where only the header is good, or not even that."""
 
 
 def recover(files: Files, store_id: str) -> Recovered:
@@ -78,10 +80,10 @@ def recover(files: Files, store_id: str) -> Recovered:
         for segment in needed:
             reader.read(segment)
         reader.judge()
+        reader.index.check_complete()
         reader.mend(needed)
-        for segment, _ in opened[: -len(needed)]:
-            _remove(files, segment)
-        return _arrange(files, needed, reader, newest)
+        unneeded = [segment for segment, _ in opened[: -len(needed)]]
+        return _arrange(files, needed, unneeded, reader, newest)
     except BaseException:
         for segment, _ in opened:
             segment.file.close()
@@ -98,14 +100,17 @@ class _Reader:
         """The segment that the last record that counts is in."""
         self._proven = 0
         self._unproven: deque[_Record] = deque()
-        self._used: dict[int, int] = {}
+        self._begun_to: dict[int, int] = {}
         self._gap = ""
 
     def read(self, segment: Segment) -> None:
         """Note the records of the next segment."""
         data = segment.file.pread(segment.size_bytes, 0)
-        self._used[segment.sequence] = len(data.rstrip(b"\0"))
         for record in _records(data, segment):
+            header_end = record.offset + codec.RECORD_HEADER_BYTES
+            self._begun_to[segment.sequence] = max(record.end, header_end)
+            if record.position == 0:
+                continue
             self._proven = max(self._proven, record.durable)
             if not self._gap and record.position == self.expected:
                 if record.items is not None:
@@ -131,7 +136,8 @@ class _Reader:
         """Overwrite what does not count with zeros, and make durable what does.
 
         Zeros, because a record that is written over the torn one could end
-        where the next torn one begins, which would then count.
+        where the next torn one begins, which would then count. What has no
+        header of this segment cannot count: a recycled file is full of it.
 
         The records of which nothing proves that they are durable are written
         once more: after a failed sync the kernel may hold them as clean pages
@@ -143,7 +149,7 @@ class _Reader:
             file.pwrite(file.pread(record.end - record.offset, record.offset), record.offset)
             touched[record.segment.sequence] = record.segment
         for segment in segments:
-            used = self._used[segment.sequence]
+            used = self._begun_to.get(segment.sequence, 0)
             if segment.sequence < self.last.sequence or used <= segment.end:
                 continue
             _logger.warning(
@@ -167,6 +173,8 @@ class _Reader:
                 f"{record.offset}: {error}"
             ) from error
         record.items = None
+        if not record.segment.first_position:
+            record.segment.first_position = record.position
         self.expected += 1
         self.last = record.segment
         self.last.end = record.end
@@ -195,9 +203,24 @@ def _open_segments(files: Files, store_id: str) -> list[tuple[Segment, SegmentHe
 
 
 def _arrange(
-    files: Files, segments: list[Segment], reader: _Reader, newest: SegmentHeader
+    files: Files,
+    segments: list[Segment],
+    unneeded: list[Segment],
+    reader: _Reader,
+    newest: SegmentHeader,
 ) -> Recovered:
-    """Part the segments in use from the prepared one after them."""
+    """Part the segments in use from the prepared one after them and those before them.
+
+    The newest header can be that of a prepared segment that does not stay; so
+    only what the last one in use does not ask for may go.
+    """
+    retired = []
+    for segment in unneeded:
+        if segment.sequence < reader.last.oldest_sequence:
+            _remove(files, segment)
+        else:
+            segment.file.close()
+            retired.append(segment)
     used = [segment for segment in segments if segment.sequence <= reader.last.sequence]
     unused = segments[len(used) :]
     for segment in reversed(unused[1:]):
@@ -205,6 +228,7 @@ def _arrange(
     return Recovered(
         segments=used,
         spare=unused[0] if unused else None,
+        retired=retired,
         index=reader.index,
         position=reader.expected - 1,
         oldest_sequence=newest.oldest_sequence,
@@ -218,10 +242,10 @@ def _remove(files: Files, segment: Segment) -> None:
 
 
 def _records(data: bytes, segment: Segment) -> Iterator[_Record]:
-    """Yield every record of a segment whose header is valid, also those after something bad.
+    """Yield every record of a segment that was begun, also those after something bad.
 
     After something bad the segment's salt is searched: it stands in every
-    record's header and nowhere else.
+    record's header and nowhere else. The position is 0 where the header is bad.
     """
     salt = segment.salt.to_bytes(8, "little")
     offset = HEADER_BYTES
@@ -233,7 +257,7 @@ def _records(data: bytes, segment: Segment) -> Iterator[_Record]:
             yield _Record(segment, offset, end, position, durable, items)
             offset = end
             continue
-        if status == codec.BAD_BODY:
+        if data[offset + codec.SALT_OFFSET : offset + codec.RECORD_HEADER_BYTES] == salt:
             yield _Record(segment, offset, offset, position, durable, None)
         found = data.find(salt, offset + codec.SALT_OFFSET + 1)
         if found < 0:

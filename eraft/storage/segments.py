@@ -9,9 +9,12 @@ in it counts.
 A segment may be recycled once nothing in it is needed: under a new sequence
 and a new salt, so that the records of its earlier use are not valid any more.
 What is still needed is written in the headers: the oldest sequence, as it was
-when that segment was prepared; the largest one holds.
+when that segment was prepared; the largest one holds. So a file goes only
+once the header of another one, durable, says that it is not needed, and it
+loses its name before its header is touched.
 """
 
+import contextlib
 import struct
 import zlib
 from dataclasses import dataclass
@@ -52,13 +55,19 @@ class SegmentHeader:
 
 @dataclass(slots=True)
 class Segment:
-    """A segment in use or ready for use; `end` is where the next record goes."""
+    """A segment in use or ready for use.
+
+    `oldest_sequence` is what its header says, `end` where the next record goes,
+    `first_position` the position of the first one, 0 while there is none.
+    """
 
     file: File
     sequence: int
     salt: int
     size_bytes: int
+    oldest_sequence: int
     end: int = HEADER_BYTES
+    first_position: int = 0
 
     def fits(self, size_bytes: int) -> bool:
         """Tell whether a record of that size has room after `end`."""
@@ -67,10 +76,16 @@ class Segment:
 
 @dataclass(slots=True, frozen=True)
 class Preparation:
-    """The making of one segment, to be run off the event loop."""
+    """The making of one segment, to be run off the event loop.
+
+    `recycled` names the segment whose file it takes, "" for a new one, and
+    `removed` those that go: no header asks for them any more.
+    """
 
     header: SegmentHeader
     temporary: str
+    recycled: str = ""
+    removed: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,13 +95,23 @@ class Preparation:
     def run(self, files: Files) -> None:
         """Make the segment, durably; does nothing if the name is taken meanwhile.
 
+        It may be run again after an error.
+
         Raises:
             OSError: the disk is full or fails; nothing of the name is there.
         """
-        file = files.create(self.temporary)
+        for name in self.removed:
+            with contextlib.suppress(FileNotFoundError):
+                files.remove(name)
+        recycled = False
+        if self.recycled:
+            with contextlib.suppress(FileNotFoundError):
+                files.rename(self.recycled, self.temporary)
+                recycled = True
+        file = files.open(self.temporary) if recycled else files.create(self.temporary)
         try:
             file.pwrite(encode_header(self.header), 0)
-            done = HEADER_BYTES
+            done = self.header.size_bytes if recycled else HEADER_BYTES
             while done < self.header.size_bytes:
                 end = min(done + SYNC_BYTES, self.header.size_bytes)
                 fill_with_zeros(file, end, done)
@@ -142,7 +167,8 @@ def open_segment(files: Files, sequence: int, store_id: str) -> tuple[Segment, S
     except BaseException:
         file.close()
         raise
-    return Segment(file, sequence, header.salt, header.size_bytes), header
+    segment = Segment(file, sequence, header.salt, header.size_bytes, header.oldest_sequence)
+    return segment, header
 
 
 def _read_header(file: File, sequence: int, store_id: str) -> SegmentHeader:

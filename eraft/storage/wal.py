@@ -20,6 +20,7 @@ from eraft.storage.index import GroupIndex
 from eraft.storage.items import Item, group_state_item
 from eraft.storage.reading import read_entries
 from eraft.storage.recovery import Recovered, recover
+from eraft.storage.retention import compaction, first_needed, first_retained
 from eraft.storage.segments import (
     HEADER_BYTES,
     TEMPORARY_SUFFIX,
@@ -45,13 +46,16 @@ class LogOptions:
     """How a node's log is kept.
 
     `store_id`: 32 hexadecimal digits, in every segment. `segment_size_bytes`
-    holds for segments made from now on. `free_disk_bytes`: see
+    holds for segments made from now on. `retention_bytes` of segments are kept
+    for followers that were away, and more only while something in them is
+    needed. `free_disk_bytes`: see
     `WriteAheadLog.refuses`. `random_u64` draws the salts; clients must not be
     able to guess it.
     """
 
     store_id: str
     segment_size_bytes: int = limits.SEGMENT_SIZE_BYTES
+    retention_bytes: int = limits.LOG_RETENTION_BYTES
     free_disk_bytes: int = limits.FREE_DISK_BYTES
     random_u64: Callable[[], int] = _random_u64
 
@@ -101,6 +105,8 @@ class WriteAheadLog:
         """Position up to which every record is known to be durable."""
         self.segments_awaited = 0
         """How often a segment had to be made on the spot because none was ready."""
+        self.appended_bytes = 0
+        """Size of all records appended since the log was opened."""
         self._files = files
         self._index = recovered.index
         self._segments = {segment.sequence: segment for segment in recovered.segments}
@@ -108,7 +114,14 @@ class WriteAheadLog:
         self._spare = recovered.spare
         self._oldest_sequence = recovered.oldest_sequence
         self._oldest_position = recovered.oldest_position
+        self._retired = recovered.retired
+        self._compact_due = True
+        self._move_due = False
+        self._retire_due = True
         self._preparing = False
+        self._failing = False
+        self._retry_awaited = False
+        self._leftover: list[str] = []
         self._prepared = 0
 
     @classmethod
@@ -138,17 +151,24 @@ class WriteAheadLog:
 
     @property
     def segments(self) -> int:
-        """Segments on disk, the spare one included."""
-        return len(self._segments) + (self._spare is not None)
+        """Segments on disk, spare and retired ones included."""
+        return len(self._segments) + len(self._retired) + (self._spare is not None)
 
     @property
     def size_bytes(self) -> int:
-        """Bytes that the segments take on disk, the spare one included."""
-        size = sum(segment.size_bytes for segment in self._segments.values())
-        return size + (self._spare.size_bytes if self._spare else 0)
+        """Bytes that the segments take on disk, spare and retired ones included."""
+        segments = [*self._segments.values(), *self._retired]
+        if self._spare:
+            segments.append(self._spare)
+        return sum(segment.size_bytes for segment in segments)
+
+    @property
+    def tombstones(self) -> Mapping[int, int]:
+        """By group: no replica with this id or a smaller one may be founded on this node."""
+        return self._index.tombstones
 
     def log_bytes(self, gid: int) -> int:
-        """Return how many bytes of the group's entries the log holds, superseded ones included.
+        """Return about how many bytes of entries the log holds for the group.
 
         None of a group whose first record is still to come.
         """
@@ -159,19 +179,27 @@ class WriteAheadLog:
         """Make the next record of the items (see `eraft.storage.items`).
 
         If it has no room in the segment it goes to the next one; if that was
-        not prepared in time it is made on the spot, which blocks.
+        not prepared in time it is made on the spot, which blocks. What the log
+        itself has to note, so that old segments can go, is put before the items.
 
         Raises:
             InvariantViolation: the items contradict the log, or there are none.
+            LogCorrupt: an old record cannot be read any more.
             DiskFull: a segment had to be made and there is no room.
             StorageError: a segment had to be made and the disk fails.
         """
         if not items:
             raise InvariantViolation("log: a record without items")
+        if self._compact_due and self.durable_position == self.position:
+            items = [*self._compaction(), *items]
         size = codec.record_size(items)
         segment = self._current
         if not segment.fits(size):
+            items = [*self._index.checkpoint(), *items]
+            size = codec.record_size(items)
             segment = self._next_segment(size)
+            segment.first_position = self.position + 1
+            self._compact_due = self._retire_due = True
         offset = segment.end
         try:
             self._index.add(items, segment.sequence, offset)
@@ -182,6 +210,7 @@ class WriteAheadLog:
             segment.salt, segment.sequence, self.position, self.durable_position, items
         )
         segment.end = offset + size
+        self.appended_bytes += size
         return WriteRequest(segment.file, offset, data, self.position)
 
     def durable(self, position: int) -> None:
@@ -192,6 +221,31 @@ class WriteAheadLog:
                 f"and the last one is {self.position}"
             )
         self.durable_position = position
+        if self._retire_due and position == self.position:
+            self._retire()
+
+    def release(self, released: Sequence[tuple[int, int, int]]) -> None:
+        """Note up to where groups do not need their own entries any more.
+
+        Call it after every finished flush of the state store, with (gid,
+        generation, index) of every group: what was applied, and handed to the
+        store, when the flush began. It allows compaction; that takes place
+        with the records after it, as the retention asks for. A group whose
+        generation has changed meanwhile is left out.
+
+        Raises:
+            InvariantViolation: an index is beyond the end of its log.
+        """
+        for gid, generation, index in released:
+            group = self._index.groups.get(gid)
+            if group is None or group.state.generation != generation:
+                continue
+            if index > group.last_index:
+                raise InvariantViolation(
+                    f"log of group {gid}: applied up to {index}, but it ends at {group.last_index}"
+                )
+            group.released = max(index, group.released or 0)
+        self._compact_due = self._move_due = True
 
     def read(
         self, gid: int, first_index: int, last_index: int, limit_bytes: int
@@ -260,9 +314,9 @@ class WriteAheadLog:
         """Return the segments to make now, at most one; each is returned once.
 
         Whoever takes it runs it in a thread, then calls `prepared` or
-        `prepare_failed`.
+        `prepare_failed`. After a failure there is none until `retry_preparation`.
         """
-        if self._preparing or self._spare:
+        if self._preparing or self._spare or self._retry_awaited:
             return []
         self._preparing = True
         return [self._preparation(self.options.segment_size_bytes)]
@@ -270,13 +324,22 @@ class WriteAheadLog:
     def prepared(self, preparation: Preparation) -> None:
         """Take over the segment that `preparation.run` made."""
         self._preparing = False
+        self._failing = False
         if self._spare is None and preparation.header.sequence == self._current.sequence + 1:
             self._spare = self._open(preparation.header.sequence)
 
     def prepare_failed(self, preparation: Preparation, error: Exception) -> None:
-        """Note that `preparation.run` failed; the next call of `preparations` tries again."""
+        """Note that `preparation.run` failed; `retry_preparation` lets it be tried again."""
         self._preparing = False
-        _logger.error("log segment %s cannot be prepared: %s", preparation.name, error)
+        self._retry_awaited = True
+        self._leftover += [*preparation.removed, preparation.recycled]
+        if not self._failing:
+            _logger.error("log segment %s cannot be prepared: %s", preparation.name, error)
+        self._failing = True
+
+    def retry_preparation(self) -> None:
+        """Let `preparations` try again; call it about once a second."""
+        self._retry_awaited = False
 
     def refuses(self, free_bytes: int) -> DiskFull | None:
         """Return the error to answer writes with while the disk has only that much room.
@@ -298,6 +361,25 @@ class WriteAheadLog:
             segment.file.close()
         if self._spare:
             self._spare.file.close()
+
+    def _compaction(self) -> list[Item]:
+        """Return the items that free the segments beyond the retention, as far as possible."""
+        first = first_retained(self._segments, self.options.retention_bytes)
+        items = compaction(self._index, first, self.read, move=self._move_due)
+        self._compact_due = self._move_due = False
+        self._retire_due = self._retire_due or bool(items)
+        return items
+
+    def _retire(self) -> None:
+        """Everything is durable: part with the segments in which nothing counts any more."""
+        self._retire_due = False
+        needed = first_needed(self._index, self._current.sequence)
+        for sequence in range(self._oldest_sequence, needed):
+            segment = self._segments.pop(sequence)
+            segment.file.close()
+            self._retired.append(segment)
+        self._oldest_sequence = needed
+        self._oldest_position = self._segments[needed].first_position
 
     def _next_segment(self, size: int) -> Segment:
         """Go on to the next segment; make it on the spot if it is not ready or too small."""
@@ -321,6 +403,17 @@ class WriteAheadLog:
         return segment
 
     def _preparation(self, size_bytes: int) -> Preparation:
+        """Return how to make the next segment, out of a retired one if there is one."""
+        recycled = ""
+        removed, self._leftover = [name for name in self._leftover if name], []
+        # The others have to stay: after a crash the newest header would ask for them.
+        marked = self._current.oldest_sequence
+        for segment in self._retired:
+            if segment.sequence < marked and segment.size_bytes == size_bytes and not recycled:
+                recycled = segment.file.name
+            elif segment.sequence < marked:
+                removed.append(segment.file.name)
+        self._retired = [segment for segment in self._retired if segment.sequence >= marked]
         self._prepared += 1
         return _preparation(
             self.options,
@@ -329,6 +422,8 @@ class WriteAheadLog:
             self._oldest_sequence,
             self._oldest_position,
             self._prepared,
+            recycled,
+            tuple(removed),
         )
 
     def _open(self, sequence: int) -> Segment:
@@ -345,6 +440,8 @@ def _preparation(
     oldest_sequence: int,
     oldest_position: int,
     number: int,
+    recycled: str = "",
+    removed: tuple[str, ...] = (),
 ) -> Preparation:
     """Return how to make a segment; `number` tells two attempts at the same one apart."""
     header = SegmentHeader(
@@ -356,7 +453,8 @@ def _preparation(
         oldest_sequence=oldest_sequence,
         oldest_position=oldest_position,
     )
-    return Preparation(header, f"{segment_name(sequence)}.{number}{TEMPORARY_SUFFIX}")
+    temporary = f"{segment_name(sequence)}.{number}{TEMPORARY_SUFFIX}"
+    return Preparation(header, temporary, recycled, removed)
 
 
 def _prepare(preparation: Preparation, files: Files) -> None:

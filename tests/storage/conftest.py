@@ -29,10 +29,14 @@ def group_state(gid: int, base_index: int = 0, base_term: int = 0) -> GroupState
     return GroupState(gid, 1, 1, ConfState((1, 2, 3)), base_index=base_index, base_term=base_term)
 
 
-def log_options(segment_size_bytes: int = 64 * 1024, seed: int = 1) -> LogOptions:
+def log_options(
+    segment_size_bytes: int = 64 * 1024, seed: int = 1, retention_bytes: int = 1 << 40
+) -> LogOptions:
     """Options whose salts come from a seed."""
     rng = random.Random(seed)
-    return LogOptions(STORE_ID, segment_size_bytes, random_u64=lambda: rng.getrandbits(64))
+    return LogOptions(
+        STORE_ID, segment_size_bytes, retention_bytes, random_u64=lambda: rng.getrandbits(64)
+    )
 
 
 def carry_out(log: WriteAheadLog, request: WriteRequest) -> None:
@@ -40,6 +44,13 @@ def carry_out(log: WriteAheadLog, request: WriteRequest) -> None:
     request.file.pwrite(request.data, request.offset)
     request.file.sync()
     log.durable(request.position)
+
+
+def prepare(log: WriteAheadLog, files: MemoryFiles) -> None:
+    """Do what the thread that prepares segments does."""
+    for preparation in log.preparations():
+        preparation.run(files)
+        log.prepared(preparation)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.storage.conftest import STORE_ID, carry_out, group_state, log_options
 
 NewLog = Callable[..., tuple[MemoryFiles, WriteAheadLog]]
 Image = dict[str, bytes]
-SMALL = HEADER_BYTES + 800
+SMALL = HEADER_BYTES + 1100
 
 
 def image_of(files: MemoryFiles) -> Image:

@@ -247,6 +247,8 @@ def test_segments_are_prepared_one_ahead(new_log: NewLog) -> None:
     (preparation,) = log.preparations()
     assert log.preparations() == []
     log.prepare_failed(preparation, OSError("disk"))
+    assert log.preparations() == []
+    log.retry_preparation()
     (preparation,) = log.preparations()
     preparation.run(files)
     log.prepared(preparation)
