@@ -92,9 +92,9 @@ def test_the_log_does_not_grow(new_log: NewLog) -> None:
 
 def test_a_follower_catches_up_from_what_is_retained(new_log: NewLog) -> None:
     files, log = new_log(log_options(**OPTIONS))
-    fill(log, files, 1, 50)
+    fill(log, files, 1, 40)
     assert log.groups[1].base_index == 0, "the log is smaller than the retention"
-    fill(log, files, 51, 500)
+    fill(log, files, 41, 500)
     assert 500 - log.groups[1].base_index > (RETAINED - 2) * 4000 // 250
 
 
