@@ -82,6 +82,7 @@ LEADS_INTERVAL_S = 1.0
 
 # Work per turn of the event loop
 JOB_SLICES = 16
+CLIENT_COMMANDS = 1024  # beside the plain ones, of one connection
 ROW_CACHE_BYTES = 24 * MIB
 CACHED_ROW_BYTES = 16 * KIB
 WRITE_BEHIND_ROWS = 2048

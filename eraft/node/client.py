@@ -124,7 +124,14 @@ class Client:
 
     def _go_on(self) -> None:
         parser = self.parser
+        handled = 0
         while not self._waits and not self.closed and not self.output_full:
+            large = self.slots.size_bytes > limits.REPLY_PIECE_BYTES
+            if handled == limits.CLIENT_COMMANDS or (large and self.slots.output):
+                self._waits = True
+                self.node.waiting.for_next_turn(self)
+                return
+            handled += 1
             if parser.stopped == resp.READS_FIRST and self._reads:
                 self._waits = True
                 return

@@ -431,6 +431,7 @@ class Node:
         self.outbox.collect_frames(outputs, self.table.version)
         if self.outbox.record_due:
             self.outbox.collect_record(outputs, self.log, self.now_s)
+        self.waiting.end_turn()
         outputs.again = outputs.again or bool(self._jobs or self._dirty) or self.waiting.resuming
         return outputs
 

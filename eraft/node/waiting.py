@@ -18,6 +18,7 @@ class Waiting:
         self._node = node
         self._held: dict[int, Client] = {}
         self._resume: dict[int, Client] = {}
+        self._next_turn: dict[int, Client] = {}
         self._for_lane: list[Client] = []
         self._rerouted: list[Rerouted] = []
 
@@ -31,8 +32,17 @@ class Waiting:
         self._held[client.session.id] = client
 
     def resume_later(self, client: Client) -> None:
-        """Let the client go on in the next turn."""
+        """Let the client go on before the turn is over."""
         self._resume[client.session.id] = client
+
+    def for_next_turn(self, client: Client) -> None:
+        """Let others have their turn, and what is answered leave, before the client goes on."""
+        self._next_turn[client.session.id] = client
+
+    def end_turn(self) -> None:
+        """The turn is over: who waited for the next one is to go on."""
+        self._resume |= self._next_turn
+        self._next_turn.clear()
 
     def wait_for_lane(self, client: Client) -> None:
         """Let the client go on once a full lane has been proposed."""
@@ -55,6 +65,7 @@ class Waiting:
         """The client is gone."""
         self._held.pop(client.session.id, None)
         self._resume.pop(client.session.id, None)
+        self._next_turn.pop(client.session.id, None)
 
     def resume(self) -> None:
         """Let everybody go on whose turn it is."""

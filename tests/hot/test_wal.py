@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eraft._core import wal as compiled
+from eraft._impl import TRACED
 from eraft._pure import wal as pure
 from eraft.errors import InvariantViolation, StorageError
 
@@ -276,6 +277,7 @@ def test_a_forgotten_writer_ends_its_thread(bell: int, tmp_path: Path) -> None:
     os.close(fd)
 
 
+@pytest.mark.skipif(TRACED, reason="in a traced build every compiled line takes the GIL")
 def test_the_compiled_writer_does_not_need_the_gil(bell: int, tmp_path: Path) -> None:
     """Python code that never gives up the GIL does not keep a request from being done."""
     fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)

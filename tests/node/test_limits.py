@@ -109,3 +109,20 @@ def test_large_replies_of_one_group_do_not_keep_back_a_read_of_another_before_th
     world.stalled.clear()
     world.tick(10)
     assert client.received[:30].startswith(OK + b"$1\r\nx\r\n$8388608\r\n")
+
+
+@pytest.mark.parametrize("command", ["COMMAND", "INFO", "EXISTS n"])
+def test_a_long_pipeline_lets_others_have_their_turn(command: str) -> None:
+    """What it asks for is done in parts, and what is answered leaves between them."""
+    world = opened()
+    node = world.nodes[world.leader(1)]
+    client = world.connect(node.identity.node_id)
+    count = 8 * limits.CLIENT_COMMANDS
+    client.send(f"{command}\r\n".encode() * count + b"ECHO end\r\n")
+    name = command.split()[0].encode()
+    assert node.context.command_calls[name] < 2 * limits.CLIENT_COMMANDS
+    assert client.client.slots.size_bytes < 2 * limits.REPLY_PIECE_BYTES
+    world.settle()
+    assert node.context.command_calls[name] == count
+    assert client.received.endswith(b"$3\r\nend\r\n")
+    assert not client.closed
