@@ -244,8 +244,6 @@ class Client:
         elif "write" not in spec.flags:
             self._reads += 1
             walks.read(self, self._open(self.node.now_s), args)
-        elif (refusal := self.node.refuse_writes()) is not None:
-            self.reply(refusal)
         else:
             walks.flush(self, self._open(self.node.now_s), args)
 
@@ -276,8 +274,8 @@ class Client:
                 self._reads += 1
                 slot = self._open(since_s)
                 shard.read(CommandRead(self, slot, args, bucket, after_writes))
-            elif (refusal := node.refuse_writes()) is not None:
-                self.reply(refusal)
+            elif shard.refusal is not None:
+                self.reply(shard.refusal)
             elif not shard.lane.full:
                 shard.add(args, self._open(since_s))
             elif late:

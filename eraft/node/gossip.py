@@ -1,4 +1,4 @@
-"""What nodes tell each other outside of Raft: who leads, which table they have, what time it is."""
+"""What nodes tell each other outside of Raft: who leads, their table, room on disk and time."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Peer:
     """What this node knows of another one; times are monotonic seconds of this node."""
 
     connected: bool = False
+    full: bool = False
     clock_ms: int = 0
     heard_s: float = 0.0
     asked_s: float = -1.0
@@ -72,14 +73,17 @@ class Gossip:
         """Whether the last announcement is an interval old."""
         return now_s - self._announced_s >= limits.LEADS_INTERVAL_S
 
-    def announce(self, leads: list[Lead], version: int, wall_ms: int, now_s: float) -> None:
-        """Tell every connected node what this one leads."""
+    def announce(
+        self, leads: list[Lead], version: int, full: bool, wall_ms: int, now_s: float
+    ) -> None:
+        """Tell every connected node what this one leads, and whether its disk has no room."""
         self._announced_s = now_s
         body = orjson.dumps(
             {
                 "leads": [[lead.gid, lead.term] for lead in leads],
                 "clock": wall_ms,
                 "version": version,
+                "full": full,
             }
         )
         frame = frames.encode_frame(frames.LEADS, body)
@@ -90,7 +94,8 @@ class Gossip:
     def heard(self, node_id: int, body: bytes, now_s: float) -> tuple[list[Lead], int]:
         """Another node's announcement: its leads and table version. ProtocolError if malformed."""
         where = f"announcement of node {node_id}"
-        found = schema.record(schema.document(body, where), where, ("leads", "clock", "version"))
+        fields = ("leads", "clock", "version", "full")
+        found = schema.record(schema.document(body, where), where, fields)
         peer = self.peer(node_id)
         peer.clock_ms = schema.integer(found["clock"], f"{where}: clock", 0, schema.U63)
         peer.heard_s = now_s
@@ -105,7 +110,9 @@ class Gossip:
                     schema.integer(pair[1], f"{where}: term", 1, schema.U63),
                 )
             )
-        return leads, schema.integer(found["version"], f"{where}: version", 0, schema.U63)
+        version = schema.integer(found["version"], f"{where}: version", 0, schema.U63)
+        peer.full = schema.boolean(found["full"], f"{where}: full")
+        return leads, version
 
     # The config table
 

@@ -39,6 +39,7 @@ from eraft.node.outbox import Outbox
 from eraft.node.outputs import Outputs
 from eraft.node.reads import Job
 from eraft.node.replica import Replica
+from eraft.node.room import DiskRoom
 from eraft.node.session import Session
 from eraft.node.shard import ShardReplica
 from eraft.node.waiting import Waiting
@@ -78,7 +79,6 @@ class Node:
         self.wall_ms = wall_ms
         self.now_s = now_s
         self.quarantined = corrupt
-        self.disk_full = ""
 
         self.command_table = resp.CommandTable(PLAIN_WRITES, PLAIN_READS)
         self.admit = bytearray(BUCKETS)
@@ -91,6 +91,7 @@ class Node:
         self.outbox = Outbox()
         self.waiting = Waiting(self)
         self.gossip = Gossip(identity.node_id, self.send_frame)
+        self.room = DiskRoom(self)
         self.meta = MetaClient(self)
         self.context = Context(self, pid)
         self.clients: dict[int, Client] = {}
@@ -182,7 +183,10 @@ class Node:
             for message in messages:
                 self._step(node_id, message)
         elif kind == frames.LEADS:
+            was_full = self.gossip.peer(node_id).full
             leads, version = self.gossip.heard(node_id, body, self.now_s)
+            if self.gossip.peer(node_id).full != was_full:
+                self._room_changed()
             self.gossip.saw_version(node_id, version, self.table.version, self.now_s)
             self.heard_leads(node_id, leads)
         elif kind == frames.TABLE_REQUEST:
@@ -204,7 +208,7 @@ class Node:
         if replica.choked and message.entries:
             return
         # The entry that begins a term is empty: with it a group still gets a leader, for reads.
-        if self.disk_full and len(message.entries) > entry_log.ENTRY_HEADER_BYTES:
+        if self.room.full and len(message.entries) > entry_log.ENTRY_HEADER_BYTES:
             return
         try:
             replica.step(message)
@@ -216,13 +220,14 @@ class Node:
         """The connection to a node is there."""
         self.gossip.peer(node_id).connected = True
         self.router.link_up(node_id)
-        self._leads_changed = True
+        self._room_changed()
         self.meta.leader_changed()
 
     def peer_down(self, node_id: int) -> None:
         """The connection to a node is gone."""
         self.gossip.peer(node_id).connected = False
         self.router.link_down(node_id)
+        self._room_changed()
         for replica in self.replicas.values():
             replica.node_unreachable(node_id)
 
@@ -237,17 +242,8 @@ class Node:
 
     def free_disk(self, free_bytes: int) -> None:
         """How much room the data directory's file system has."""
-        full = free_bytes < self.options.free_disk_bytes
-        if full != bool(self.disk_full):
-            self.disk_full = (
-                f"free disk space {free_bytes >> 20} MiB is below "
-                f"{self.options.free_disk_bytes >> 20} MiB on node {self.identity.node_id}"
-                if full
-                else ""
-            )
-            logger.warning("%s", self.disk_full or "there is room on the disk again")
-            for replica in self.replicas.values():
-                self.ownership_changed(replica)
+        if self.room.measure(free_bytes):
+            self._room_changed()
 
     # Connections
 
@@ -276,12 +272,6 @@ class Node:
         client.lost()
         self.clients.pop(client.session.id, None)
         self.waiting.forget(client)
-
-    def refuse_writes(self) -> resp.ReplyError | None:
-        """Why this node takes no writes now, if so."""
-        if not self.disk_full:
-            return None
-        return resp.ReplyError(b"MISCONF eraft refuses writes: " + self.disk_full.encode())
 
     def shard(self, gid: int) -> ShardReplica:
         """The local replica of a data group."""
@@ -349,10 +339,17 @@ class Node:
         self._leads_changed = True
 
     def ownership_changed(self, replica: Replica) -> None:
-        """Which buckets plain commands may be admitted for has changed."""
-        if isinstance(replica, ShardReplica) and replica.ordinal <= limits.LANES:
-            admits = replica.serving and not self.disk_full
-            self.router.admit_table(self.admit, replica.ordinal, replica, admits)
+        """Whether the group takes writes, or which of its buckets, may have changed."""
+        if isinstance(replica, ShardReplica):
+            replica.refusal = self.room.refuse_writes(replica)
+            if replica.ordinal <= limits.LANES:
+                admits = replica.serving and replica.refusal is None
+                self.router.admit_table(self.admit, replica.ordinal, replica, admits)
+        self._leads_changed = True
+
+    def _room_changed(self) -> None:
+        for replica in self.replicas.values():
+            self.ownership_changed(replica)
         self._leads_changed = True
 
     # Who leads
@@ -376,7 +373,9 @@ class Node:
             for replica in self.replicas.values()
             if replica.serving
         ]
-        self.gossip.announce(leads, self.table.version, self.wall_ms, self.now_s)
+        self.gossip.announce(
+            leads, self.table.version, bool(self.room.full), self.wall_ms, self.now_s
+        )
         self.heard_leads(self.identity.node_id, leads)
 
     # The config table

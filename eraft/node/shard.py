@@ -26,6 +26,8 @@ class ShardReplica(Replica):
         self._lane_deadline_s = NEVER
         self._last_ts_ms = 0
         self._ownership = -1
+        self.refusal: resp.ReplyError | None = None
+        """What is answered to writes while there is no room for them on disk."""
         self._chores = Chores(0, self.node.now_s)
 
     @property

@@ -55,7 +55,7 @@ def status(node: Node, keys: Mapping[int, int]) -> dict[str, Any]:
         "role": view.role,
         "table_version": node.table.version,
         "quarantined": node.quarantined or None,
-        "refuses_writes": node.disk_full or None,
+        "refuses_writes": node.room.full or None,
         "log": _log(node),
         "connections": len(node.clients),
         "groups": [_group(item, keys.get(gid)) for gid, item in sorted(node.replicas.items())],

@@ -33,6 +33,10 @@ def flush(client: Client, slot: Slot, args: list[bytes]) -> None:
     if not led:
         slot.refuse(READ_ONLY)
         return
+    refusal = next((shard.refusal for shard in led if shard.refusal is not None), None)
+    if refusal is not None:
+        slot.refuse(refusal)
+        return
     flushes = _Flushes(slot, len(led))
     for shard in led:
         shard.add(args, flushes)

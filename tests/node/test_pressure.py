@@ -87,3 +87,42 @@ def test_full_disks_of_a_majority_leave_reads() -> None:
     client.send("GET a", "SET a 1")
     world.settle()
     assert client.received.startswith(b"$-1\r\n-MISCONF")
+
+
+REFUSALS = b"-MISCONF eraft refuses writes: group 1 has no quorum with free disk space "
+
+
+@pytest.mark.parametrize("missing", ["full", "crashed"])
+def test_a_leader_refuses_writes_for_which_a_quorum_has_no_room(missing: str) -> None:
+    world = opened()
+    leader = world.leader(1)
+    first, second = (node_id for node_id in world.ids if node_id != leader)
+    client = world.connect(leader)
+    world.nodes[first].free_disk(0)
+    world.settle()
+    client.send("SET a 1", "SETEX b 100 2")
+    world.settle()
+    assert client.received == OK * 2, "two of three have room"
+    if missing == "full":
+        world.nodes[second].free_disk(0)
+    else:
+        world.crash(second)
+    world.settle()
+    client.received = b""
+    client.send("SET a 2", "APPEND a 3", "FLUSHALL", "GET a")
+    world.settle()
+    *refused, head, value = client.received.split(b"\r\n")[:-1]
+    assert len(refused) == 3
+    assert all(line.startswith(REFUSALS) for line in refused)
+    full = sorted({first, second}) if missing == "full" else [first]
+    assert refused[0].endswith(b"(too little: nodes %b)" % b", ".join(b"%d" % it for it in full))
+    assert [head, value] == [b"$1", b"1"]
+    if missing == "full":
+        world.nodes[second].free_disk(1 << 40)
+    else:
+        world.start(second)
+    world.settle()
+    client.received = b""
+    client.send("SET a 4", "GET b")
+    world.settle()
+    assert client.received == OK + b"$1\r\n2\r\n"
