@@ -8,12 +8,13 @@ TRACED := build/traced
 
 SOURCES := $(wildcard eraft/_core/*.pyx eraft/_core/*.pxd eraft/_core/*.h) setup.py
 
-.PHONY: help build demo test coverage bench bench-redis lint format dist clean
+.PHONY: help build demo test chaos coverage bench bench-redis lint format dist clean
 
 help:
 	@echo "make build        .venv with eraft, its compiled modules and the development tools"
 	@echo "make demo         a real cluster of 3 nodes, killed and restarted, each step checked"
 	@echo "make test         the whole test suite (ARGS='-k name' for a part)"
+	@echo "make chaos        real faults on real processes, and figures; long, needs root (ARGS='run --seconds 60')"
 	@echo "make coverage     line coverage of .py and .pyx: $(TRACED)/htmlcov and a total"
 	@echo "make bench        compiled against pure Python, per hot path"
 	@echo "make bench-redis  eraft against Redis on this machine"
@@ -42,6 +43,9 @@ demo: build
 
 test: build
 	$(PY) -m pytest $(ARGS)
+
+chaos: build
+	$(PY) -m tests.chaos $(or $(ARGS),all)
 
 # A copy of the tree is built with line tracing, so that the normal build never is.
 coverage: build

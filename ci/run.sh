@@ -18,9 +18,26 @@ install_redis() {
     as_root service redis-server stop || true
 }
 
+install_fault_tools() {
+    local missing=0 tool
+    for tool in ip nft strace nsenter mkfs.ext4; do
+        command -v "$tool" >/dev/null || missing=1
+    done
+    if [ "$missing" = 0 ]; then
+        return
+    fi
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+        e2fsprogs iproute2 mount nftables strace util-linux
+}
+
 step redis-server, redis-cli, redis-benchmark
 install_redis
 redis-server --version
+
+step tools for real faults
+install_fault_tools
+nft --version
 
 step build
 make build
@@ -30,6 +47,9 @@ make lint
 
 step tests
 make test
+
+step real faults, about 2 minutes
+make chaos ARGS="run --seconds 90"
 
 step demo
 make demo

@@ -116,11 +116,18 @@ class Node:
         return [*words, *map(str, FLAGS), *self.flags]
 
     def start(self, prefix: Iterable[str] = (), **options: Any) -> Self:
+        self.spawn(prefix, **options)
+        return self.wait_answers()
+
+    def spawn(self, prefix: Iterable[str] = (), **options: Any) -> None:
         with self.log.open("ab") as output:
-            process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [*prefix, *self.command], stdout=output, stderr=output, cwd="/", **options
             )
-        self.process = process
+
+    def wait_answers(self) -> Self:
+        process = self.process
+        assert process is not None
         wait_until(lambda: answers(self.admin) or process.poll() is not None, "the node answers")
         assert process.poll() is None, self.text()
         return self
@@ -163,8 +170,9 @@ class Node:
     def text(self) -> str:
         return self.log.read_text()
 
-    def wait_text(self, text: str) -> None:
-        wait_until(lambda: text in self.text(), f"the log says {text!r}")
+    def wait_text(self, text: str, since: int = 0) -> None:
+        """Wait until the log says so, after its first `since` characters."""
+        wait_until(lambda: text in self.text()[since:], f"the log says {text!r}")
 
     def rss_bytes(self) -> int:
         assert self.process is not None

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,37 +14,12 @@ import pytest
 from eraft import limits
 from eraft.cli import processes
 from eraft.errors import ConfigError
-from eraft.storage.files import DiskFiles
-from eraft.storage.items import hard_state_item
 from eraft.storage.segments import HEADER_BYTES, HEADER_USED_BYTES
-from eraft.storage.wal import LogOptions, WriteAheadLog
 from tests.cli.local import eraft, wait_until
+from tests.cluster.damage import flipped, tear, used_bytes
 from tests.cluster.nodes import Cluster, Node, Wire, segments
 
 MIB = limits.MIB
-
-
-@contextmanager
-def flipped(path: Path, offset: int) -> Iterator[None]:
-    """One bit of a file is another one, until the end."""
-
-    def flip() -> None:
-        with path.open("r+b") as file:
-            file.seek(offset)
-            (byte,) = file.read(1)
-            file.seek(offset)
-            file.write(bytes([byte ^ 0x10]))
-
-    flip()
-    try:
-        yield
-    finally:
-        flip()
-
-
-def used_bytes(path: Path) -> int:
-    """Where the zeros at the end of a segment begin."""
-    return len(path.read_bytes().rstrip(b"\0"))
 
 
 def follower(cluster: Cluster) -> str:
@@ -108,16 +82,11 @@ def test_a_torn_tail_is_dropped_and_the_node_goes_on(cluster: Cluster) -> None:
         for n in range(100):
             client.set(f"torn{n}", n)
         victim = follower(cluster)
-        store_id = cluster.node_status(victim)["store_id"]
         cluster.do("kill", victim)
-        files = DiskFiles(f"{cluster.node(victim)['data_dir']}/log")
-        log = WriteAheadLog.open(files, LogOptions(store_id))
-        torn = log.append([hard_state_item(1, log.groups[1].hard_state)])
-        torn.file.pwrite(torn.data[:50], torn.offset)
-        log.close()
+        name = tear(Path(cluster.node(victim)["data_dir"]))
         cluster.do("restart", victim)
         assert cluster.node_status(victim)["quarantined"] is None
-        assert f"{torn.file.name}: a torn tail of " in cluster.log(victim)
+        assert f"{name}: a torn tail of " in cluster.log(victim)
         cluster.wait_equal()
         assert [client.get(f"torn{n}") for n in range(100)] == [str(n) for n in range(100)]
 

@@ -1,0 +1,255 @@
+"""The faults: each breaks something, lets time pass, puts it right, and proves that it happened.
+
+A fault is a context: entering it breaks, leaving it heals. An AssertionError
+says that the fault did not happen, which makes the run invalid.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from random import Random
+
+from eraft import limits
+from eraft.cli import admin
+from tests.chaos.cluster import CLIENTS, ChaosCluster, ChaosNode
+from tests.cli.local import WAIT_S, wait_until
+from tests.cluster.damage import durable_byte, flipped, tear
+
+
+@dataclass(slots=True)
+class Scene:
+    """Where a fault happens: the node that it hits, if it hits one, often a leader."""
+
+    cluster: ChaosCluster
+    victim: ChaosNode
+    chance: Random
+
+    @property
+    def others(self) -> list[ChaosNode]:
+        return [node for node in self.cluster.nodes if node is not self.victim]
+
+    @property
+    def names(self) -> list[str]:
+        return [node.name for node in self.cluster.nodes]
+
+
+Fault = Callable[[Scene], AbstractContextManager[None]]
+
+
+# Processes
+
+
+@contextmanager
+def kill(scene: Scene) -> Iterator[None]:
+    """SIGKILL; the page cache survives."""
+    scene.victim.kill()
+    yield
+    scene.victim.start()
+
+
+@contextmanager
+def kill_all(scene: Scene) -> Iterator[None]:
+    """SIGKILL for every node at once."""
+    for node in scene.cluster.nodes:
+        node.send(signal.SIGKILL)
+    for node in scene.cluster.nodes:
+        node.kill()
+    yield
+    scene.cluster.start()
+
+
+@contextmanager
+def pause(scene: Scene) -> Iterator[None]:
+    """SIGSTOP: the kernel goes on to acknowledge what arrives."""
+    scene.victim.send(signal.SIGSTOP)
+    wait_until(lambda: scene.victim.paused, "the node is paused")
+    try:
+        yield
+        assert scene.victim.paused
+    finally:
+        scene.victim.send(signal.SIGCONT)
+
+
+# Disks
+
+
+@contextmanager
+def power_cut(scene: Scene) -> Iterator[None]:
+    """One node loses power: nothing that it had not synced is there afterwards."""
+    scene.victim.power_off()
+    yield
+    scene.victim.start()
+
+
+@contextmanager
+def power_cut_all(scene: Scene) -> Iterator[None]:
+    """All nodes lose power at once."""
+    for node in scene.cluster.nodes:
+        node.disk.cut_power()
+    for node in scene.cluster.nodes:
+        node.power_off()
+    yield
+    scene.cluster.start()
+
+
+@contextmanager
+def full_disk(scene: Scene) -> Iterator[None]:
+    """The disk gets full, to a byte or to the last few megabytes, and has room again later."""
+    victim = scene.victim
+    victim.disk.fill(scene.chance.choice((0, 0, 4 * limits.MIB)))
+    try:
+        wait_until(lambda: refuses_writes(victim) or not victim.running, "the disk is full")
+        yield
+    finally:
+        victim.disk.empty()
+    revive(victim)
+    wait_until(lambda: not refuses_writes(victim), "the node takes writes again")
+
+
+def refuses_writes(node: ChaosNode) -> bool:
+    try:
+        return admin.ask(node.admin, "STATUS", answer_s=1.0)["refuses_writes"] is not None
+    except (admin.Unreachable, admin.Refused):
+        return False
+
+
+def revive(node: ChaosNode) -> None:
+    """Start the node again if it had to stop."""
+    if not node.running:
+        node.start()
+
+
+@contextmanager
+def failing_sync(scene: Scene) -> Iterator[None]:
+    """The next fdatasync of the node fails with EIO: it has to stop, and is started again."""
+    victim = scene.victim
+    assert victim.process is not None
+    said = len(victim.text())
+    words = ["strace", "-f", "-qq", "-p", str(victim.process.pid), "-e", "trace=fdatasync"]
+    tracer = subprocess.Popen(
+        [*words, "-e", "inject=fdatasync:error=EIO", "-o", "/dev/null"], start_new_session=True
+    )
+    try:
+        assert victim.process.wait(WAIT_S) == 1, "the node has to stop with an error"
+    finally:
+        tracer.kill()
+        tracer.wait()
+    assert "fsync is not retried" in victim.text()[said:]
+    yield
+    victim.start()
+
+
+@contextmanager
+def torn_tail(scene: Scene) -> Iterator[None]:
+    """The node dies before its last record, which nobody acknowledged, is written to its end."""
+    victim = scene.victim
+    victim.kill()
+    said = len(victim.text())
+    name = tear(victim.path)
+    yield
+    victim.start()
+    assert f"{name}: a torn tail of " in victim.text()[said:]
+
+
+@contextmanager
+def flipped_bit(scene: Scene) -> Iterator[None]:
+    """A bit of the log rots: the node says so and takes no part, until the bit is as it was."""
+    victim = scene.victim
+    victim.kill()
+    with flipped(*durable_byte(victim.path, scene.chance)):
+        victim.start()
+        assert admin.ask(victim.admin, "STATUS")["quarantined"]
+        yield
+        assert admin.ask(victim.admin, "STATUS")["quarantined"]
+        victim.kill()
+    victim.start()
+
+
+@contextmanager
+def wipe(scene: Scene) -> Iterator[None]:
+    """The node loses its directory: formatted again it is refused, until the old one is back."""
+    victim = scene.victim
+    victim.kill()
+    kept = victim.path.with_name("kept")
+    victim.path.rename(kept)
+    said = len(victim.text())
+    victim.format(victim.node_id, {node.node_id: node.peer for node in scene.cluster.nodes})
+    victim.start()
+    victim.wait_text(f"node {victim.node_id} comes with another store", said)
+    yield
+    victim.end()
+    shutil.rmtree(victim.path)
+    kept.rename(victim.path)
+    victim.start()
+
+
+# The network
+
+
+@contextmanager
+def _cut(scene: Scene, pairs: list[tuple[str, str]]) -> Iterator[None]:
+    network = scene.cluster.network
+    before = network.dropped()
+    network.cut(pairs)
+    try:
+        yield
+        wait_until(lambda: network.dropped() > before, "packets are dropped")
+    finally:
+        network.heal()
+
+
+def mute(scene: Scene) -> AbstractContextManager[None]:
+    """The node hears, but nothing that it sends reaches the other nodes."""
+    return _cut(scene, [(scene.victim.name, other.name) for other in scene.others])
+
+
+def deaf(scene: Scene) -> AbstractContextManager[None]:
+    """The node sends, but hears nothing of the other nodes."""
+    return _cut(scene, [(other.name, scene.victim.name) for other in scene.others])
+
+
+def cut_off(scene: Scene) -> AbstractContextManager[None]:
+    """Nothing passes between the node and the other nodes; clients reach all of them."""
+    return _cut(scene, both_ways(scene.victim.name, [other.name for other in scene.others]))
+
+
+def away(scene: Scene) -> AbstractContextManager[None]:
+    """Neither nodes nor clients reach the node."""
+    everybody = [*(other.name for other in scene.others), CLIENTS]
+    return _cut(scene, both_ways(scene.victim.name, everybody))
+
+
+def one_link(scene: Scene) -> AbstractContextManager[None]:
+    """Nothing passes from the node to one other."""
+    return _cut(scene, [(scene.victim.name, scene.chance.choice(scene.others).name)])
+
+
+def answers_lost(scene: Scene) -> AbstractContextManager[None]:
+    """Commands of clients reach the node, but no answer comes back."""
+    return _cut(scene, [(scene.victim.name, CLIENTS)])
+
+
+def both_ways(name: str, others: list[str]) -> list[tuple[str, str]]:
+    return [pair for other in others for pair in ((name, other), (other, name))]
+
+
+CUTS: list[Fault] = [mute, deaf, cut_off, away, one_link, answers_lost]
+ALL: list[Fault] = [
+    kill,
+    kill_all,
+    pause,
+    power_cut,
+    power_cut_all,
+    full_disk,
+    failing_sync,
+    torn_tail,
+    flipped_bit,
+    wipe,
+    *CUTS,
+]
+BESIDE_CUTS: list[Fault] = [kill, kill_all, pause, power_cut, full_disk, failing_sync]

@@ -1,0 +1,193 @@
+"""Figures: how long writers wait when a leader is lost, and a cluster that was killed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import signal
+import statistics
+import threading
+import time
+from collections import deque
+from contextlib import ExitStack
+from pathlib import Path
+from random import Random
+from typing import Self
+
+from eraft import limits
+from eraft._impl import hashing
+from eraft.cli.load import Loader, Topology, Workload
+from tests.chaos import faults
+from tests.chaos.cluster import CLIENTS, GROUPS, ChaosCluster
+from tests.chaos.faults import Fault, Scene
+from tests.chaos.load import NOT_EXECUTED, UNKNOWN, group_of
+from tests.cli.local import wait_until
+from tests.cluster.nodes import Wire, command
+
+BACK_OFF_S = 0.01
+DISTRUST_S = 1.0
+ANSWER_S = 0.3
+"""Shorter than an election timeout: the writer's patience is not what is measured."""
+WRITES = 100
+"""So many writes before a fault, and after it while it lasts."""
+GAP_FAULTS: dict[str, Fault] = {"SIGKILL": faults.kill, "pause": faults.pause, "cut": faults.away}
+VALUE_BYTES = 1024
+FILL_KEYS, FILL_CLIENTS, FILL_PIPELINE = 65536, 16, 64
+
+
+class Writer(threading.Thread):
+    """A client in a closed loop that writes one key and knows when each write was acknowledged.
+
+    When the leader does not answer it asks the others in turn, and does not
+    follow them back for a while: they do not know better yet.
+    """
+
+    def __init__(self, cluster: ChaosCluster, key: str) -> None:
+        super().__init__(name=f"writer of {key}", daemon=True)
+        self.acknowledged_s: list[float] = []
+        self.failure = ""
+        self._cluster = cluster
+        self._key = key
+        self._nodes = deque(node.client for node in cluster.nodes)
+        self._lost = ""
+        self._lost_s = 0.0
+        self._wires: dict[str, Wire] = {}
+        self._leader = ""
+        self._stopping = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self.join()
+
+    def run(self) -> None:
+        try:
+            self._cluster.network.enter(CLIENTS)
+            for number in itertools.count():
+                if self._stopping.is_set():
+                    break
+                if not self._write(number):
+                    self._stopping.wait(BACK_OFF_S)
+        except Exception as error:
+            self.failure = repr(error)
+        finally:
+            for wire in self._wires.values():
+                wire.close()
+
+    def _write(self, number: int) -> bool:
+        """Send one write; False if it was not acknowledged."""
+        where, led = self._leader or self._nodes[0], bool(self._leader)
+        self._leader = ""
+        try:
+            answer = self._wire(where).ask("SET", self._key, number)
+            if not answer.endswith(b"\n"):
+                raise ConnectionResetError
+        except OSError:
+            if where in self._wires:
+                self._wires.pop(where).close()
+            if led:
+                self._lost, self._lost_s = where, time.monotonic()
+            self._nodes.rotate(-1)
+            return False
+        if answer == b"+OK\r\n":
+            self.acknowledged_s.append(time.monotonic())
+            self._leader = where
+            return True
+        assert answer.startswith((*NOT_EXECUTED, UNKNOWN)), answer
+        if answer.startswith(b"-MOVED"):
+            leader = answer.split()[2].decode()
+            if leader != self._lost or time.monotonic() > self._lost_s + DISTRUST_S:
+                self._leader = leader
+        return False
+
+    def _wire(self, where: str) -> Wire:
+        if where not in self._wires:
+            self._wires[where] = Wire(where, ANSWER_S)
+        return self._wires[where]
+
+    def wait_writes(self, count: int = WRITES) -> None:
+        wanted = len(self.acknowledged_s) + count
+        wait_until(
+            lambda: len(self.acknowledged_s) >= wanted or self.failure != "",
+            f"{count} writes are acknowledged",
+        )
+        assert not self.failure, self.failure
+
+    def gap_s(self, since: int) -> float:
+        """The longest time between two acknowledged writes, from one of them on."""
+        times_s = self.acknowledged_s[since - 1 :]
+        return max(later - earlier for earlier, later in itertools.pairwise(times_s))
+
+
+def gaps_s(cluster: ChaosCluster, fault: Fault, count: int) -> list[float]:
+    """The gaps in writes when the leader is lost and comes back, `count` times."""
+    chance = Random(count)
+    found = []
+    with Writer(cluster, key_of(1)) as writer:
+        for _ in range(count):
+            writer.wait_writes()
+            before = len(writer.acknowledged_s)
+            with fault(Scene(cluster, cluster.wait_for_leader(1), chance)):
+                writer.wait_writes()
+            cluster.wait_healthy()
+            writer.wait_writes()
+            found.append(writer.gap_s(before))
+    return found
+
+
+def show_gaps(directory: Path, names: list[str], count: int) -> None:
+    """Print the gaps of each kind: median and worst."""
+    with ChaosCluster(directory) as cluster:
+        for name in names:
+            found = gaps_s(cluster, GAP_FAULTS[name], count)
+            print(
+                f"gap in writes after a leader's {name}, of {count}: "
+                f"median {statistics.median(found):.2f} s, worst {max(found):.2f} s"
+            )
+
+
+def show_restart(directory: Path, size_bytes: int) -> None:
+    """Print how long a cluster with so much data needs to serve after all nodes were killed."""
+    flags = ("--segment-size-bytes", limits.SEGMENT_SIZE_BYTES)
+    with ChaosCluster(directory, *flags, disk_bytes=6 * size_bytes + 4096 * limits.MIB) as cluster:
+        started_s = time.monotonic()
+        fill(cluster, size_bytes // VALUE_BYTES)
+        print(f"{size_bytes // limits.MIB} MiB written in {time.monotonic() - started_s:.1f} s")
+        for node in cluster.nodes:
+            node.send(signal.SIGKILL)
+        for node in cluster.nodes:
+            node.end()
+        started_s = time.monotonic()
+        for node in cluster.nodes:
+            node.spawn()
+        with ExitStack() as stack:
+            for gid in GROUPS:
+                stack.enter_context(Writer(cluster, key_of(gid))).wait_writes(1)
+        print(f"all nodes killed: every group serves after {time.monotonic() - started_s:.2f} s")
+        for node in cluster.nodes:
+            node.wait_answers()
+        found = sum(group["keys"] for group in cluster.nodes[0].status()["groups"] if group["gid"])
+        assert found >= size_bytes // VALUE_BYTES, f"only {found} keys are left"
+
+
+def fill(cluster: ChaosCluster, count: int) -> None:
+    """Write so many keys of VALUE_BYTES, no two values the same, pipelined."""
+    topology = Topology([node.client for node in cluster.nodes])
+    topology.learn()
+    chance = Random(1)
+    for first in range(0, count, FILL_KEYS):
+        keys = [b"key:%d" % number for number in range(first, min(first + FILL_KEYS, count))]
+        commands = [command("SET", key, chance.randbytes(VALUE_BYTES)) for key in keys]
+        workload = Workload("set", commands, b"", hashing.buckets_of(keys))
+        order = range(len(keys))
+        loader = Loader(topology, workload, order, FILL_CLIENTS, FILL_PIPELINE, len(keys), None)
+        outcome = asyncio.run(loader.run())
+        assert not outcome.errors, outcome.errors
+
+
+def key_of(gid: int) -> str:
+    """A key that the group owns."""
+    return next(key for key in map(str, itertools.count()) if group_of(key) == gid)

@@ -1,0 +1,73 @@
+"""Damage to the files of a node that does not run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from random import Random
+
+import orjson
+
+from eraft.storage.files import DiskFiles
+from eraft.storage.items import hard_state_item
+from eraft.storage.segments import HEADER_BYTES, segment_name, segment_sequence
+from eraft.storage.wal import LogOptions, WriteAheadLog, WriteRequest
+
+TORN_BYTES = 50
+
+
+@contextmanager
+def flipped(path: Path, offset: int) -> Iterator[None]:
+    """One bit of a file is another one, until the end."""
+
+    def flip() -> None:
+        with path.open("r+b") as file:
+            file.seek(offset)
+            (byte,) = file.read(1)
+            file.seek(offset)
+            file.write(bytes([byte ^ 0x10]))
+
+    flip()
+    try:
+        yield
+    finally:
+        flip()
+
+
+def used_bytes(path: Path) -> int:
+    """Where the zeros at the end of a segment begin."""
+    return len(path.read_bytes().rstrip(b"\0"))
+
+
+@contextmanager
+def _next_record(data_dir: Path) -> Iterator[WriteRequest]:
+    """The record that the node would write next; it is not written."""
+    store_id = orjson.loads((data_dir / "identity.json").read_bytes())["store_id"]
+    with closing(DiskFiles(str(data_dir / "log"))) as files:
+        log = WriteAheadLog.open(files, LogOptions(store_id))
+        gid, group = next(iter(log.groups.items()))
+        yield log.append([hard_state_item(gid, group.hard_state)])
+        log.close()
+
+
+def tear(data_dir: Path) -> str:
+    """Let the log end in a record that was not written to its end; the segment's name."""
+    with _next_record(data_dir) as record:
+        record.file.pwrite(record.data[:TORN_BYTES], record.offset)
+        return record.file.name
+
+
+def durable_byte(data_dir: Path, chance: Random) -> tuple[Path, int]:
+    """A byte of the log that had been durable before others were written: a segment, an offset.
+
+    It is in the first half of the newest segment's records, or of the
+    segment before where the newest one has hardly any.
+    """
+    with _next_record(data_dir) as record:
+        path, end = data_dir / "log" / record.file.name, record.offset
+    if end < 4 * HEADER_BYTES and (sequence := segment_sequence(path.name) or 0) > 1:
+        before = path.with_name(segment_name(sequence - 1))
+        if before.exists():
+            path, end = before, before.stat().st_size
+    return path, chance.randrange(HEADER_BYTES, (HEADER_BYTES + end) // 2)
