@@ -42,6 +42,8 @@ CONF_CHANGES = 64
 CONF_CONTEXT_BYTES = 64 * KIB
 SEGMENT_SIZE_BYTES = 64 * MIB
 LOG_RETENTION_BYTES = 1024 * MIB
+FLUSH_LOG_BYTES = 64 * MIB  # logged since the last flush: what a restart reads again
+FLUSH_INTERVAL_S = 600.0
 REWRITE_BYTES = 256 * MIB  # of a quiet group's entries, to free the segments that they lie in
 FREE_DISK_BYTES = 256 * MIB
 

@@ -24,6 +24,7 @@ HELP: Final = {
     "heartbeat_ticks": "ticks between two heartbeats",
     "segment_size_bytes": "size of a segment of the write-ahead log",
     "log_tail_bytes": "log entries kept in memory for slow followers",
+    "log_retention_bytes": "log kept on disk for followers that were away",
     "free_disk_bytes": "writes are refused while less than this is free",
     "connections": "most client connections at a time",
     "value_size_bytes": "most bytes in a value",

@@ -57,8 +57,9 @@ class Server:
         self.strangers: set[PeerReceiver] = set()
         self.scheduled = False
         self._links: dict[tuple[int, int], PeerLink] = {}
-        self._workers = ThreadPoolExecutor(1, "eraft-disk")
-        self._flushing = False
+        # A long flush must not keep a segment from being ready in time.
+        self._flusher = ThreadPoolExecutor(1, "eraft-flush")
+        self._preparer = ThreadPoolExecutor(1, "eraft-segment")
         self._files = DiskFiles(directory.log_path)
         self._disk_checked_s = 0.0
         self._stop = self._loop.create_future()
@@ -118,6 +119,7 @@ class Server:
         options = LogOptions(
             self.directory.identity.store_id,
             segment_size_bytes=self.options.segment_size_bytes,
+            retention_bytes=self.options.log_retention_bytes,
             free_disk_bytes=self.options.free_disk_bytes,
         )
         try:
@@ -172,8 +174,9 @@ class Server:
         try:
             if clean:
                 self.node.write_all_behind()
-                await self._loop.run_in_executor(self._workers, self.store.flush)
-            self._workers.shutdown()
+                await self._loop.run_in_executor(self._flusher, self.store.flush)
+            self._flusher.shutdown()
+            self._preparer.shutdown()
             self.store.close()
         except StorageError as error:
             logger.error("state not flushed, the next start makes it from the log: %s", error)
@@ -269,21 +272,24 @@ class Server:
     def _check_disk(self) -> None:
         self._disk_checked_s = self._loop.time()
         self.node.free_disk(self.directory.free_bytes())
+        if self._log is not None:
+            self._log.retry_preparation()
 
     # Work beside the loop
 
     def _flush_store(self) -> None:
-        if self._flushing:
-            return
-        self._flushing = True
-
         def finished(future: asyncio.Future[None]) -> None:
-            self._flushing = False
             error = future.exception()
             if error is not None:
                 self.fail(error)
+                return
+            self.enter()
+            try:
+                self.node.store_flushed()
+            except Exception as failure:
+                self.fail(failure)
 
-        self._loop.run_in_executor(self._workers, self.store.flush).add_done_callback(finished)
+        self._loop.run_in_executor(self._flusher, self.store.flush).add_done_callback(finished)
 
     def _prepare_segments(self) -> None:
         for preparation in self.node.log.preparations():
@@ -301,7 +307,7 @@ class Server:
             else:
                 self.fail(error)
 
-        future = self._loop.run_in_executor(self._workers, preparation.run, self._files)
+        future = self._loop.run_in_executor(self._preparer, preparation.run, self._files)
         future.add_done_callback(finished)
 
     # Connections

@@ -30,6 +30,7 @@ from eraft.node.admin import AdminClient
 from eraft.node.catalog import Catalog
 from eraft.node.client import Client
 from eraft.node.context import Context
+from eraft.node.flushing import Flushing
 from eraft.node.gossip import Gossip, Lead
 from eraft.node.groups import Groups
 from eraft.node.meta import MetaReplica
@@ -89,6 +90,7 @@ class Node:
         self.router = Router(identity.node_id)
         self.router.set_table(self.table)
         self.outbox = Outbox()
+        self.flushing = Flushing(self)
         self.waiting = Waiting(self)
         self.gossip = Gossip(identity.node_id, self.send_frame)
         self.room = DiskRoom(self)
@@ -129,6 +131,11 @@ class Node:
                 f"a quarantined node does not touch its log: {self.quarantined}"
             )
         return self._log
+
+    @property
+    def logged_bytes(self) -> int:
+        """How much was logged since the start."""
+        return 0 if self._log is None else self._log.appended_bytes
 
     @property
     def table(self) -> ConfigTable:
@@ -239,6 +246,10 @@ class Node:
         self.outbox.durable()
         for replica in self.replicas.values():
             self.touch(replica)
+
+    def store_flushed(self) -> None:
+        """The flush that a turn has asked for has finished."""
+        self.flushing.finished()
 
     def free_disk(self, free_bytes: int) -> None:
         """How much room the data directory's file system has."""
@@ -383,7 +394,7 @@ class Node:
     def table_changed(self) -> None:
         """The catalog has a newer version."""
         self.write_behind(self.catalog.rows)
-        self._outputs.flush = True
+        self.flushing.want()
         self.router.set_table(self.table)
         self._learn_peers()
         if not self.quarantined:
@@ -431,6 +442,7 @@ class Node:
         if self.outbox.record_due:
             self.outbox.collect_record(outputs, self.log, self.now_s)
         self.waiting.end_turn()
+        outputs.flush = self.flushing.begin()
         outputs.again = outputs.again or bool(self._jobs or self._dirty) or self.waiting.resuming
         return outputs
 

@@ -25,6 +25,7 @@ class NodeOptions:
     heartbeat_ticks: int = limits.HEARTBEAT_TICKS
     segment_size_bytes: int = limits.SEGMENT_SIZE_BYTES
     log_tail_bytes: int = limits.LOG_TAIL_BYTES
+    log_retention_bytes: int = limits.LOG_RETENTION_BYTES
     free_disk_bytes: int = limits.FREE_DISK_BYTES
     connections: int = limits.CLIENT_CONNECTIONS
     value_size_bytes: int = limits.VALUE_SIZE_BYTES

@@ -9,6 +9,7 @@ and restart nodes.
 from collections.abc import Callable
 from random import Random
 
+from eraft import limits
 from eraft._impl import frames
 from eraft.node.client import Client
 from eraft.node.node import Node
@@ -17,6 +18,7 @@ from eraft.node.outputs import Outputs
 from eraft.storage.directory import Identity
 from eraft.storage.founding import founding_state
 from eraft.storage.memory_files import MemoryFiles
+from eraft.storage.segments import Preparation
 from eraft.storage.state import MemoryStore
 from eraft.storage.wal import LogOptions, WriteAheadLog, WriteRequest, format_log
 from eraft.types import NodeAddress
@@ -28,8 +30,10 @@ START_MS = 1_700_000_000_000
 class Disk:
     """What a node leaves behind when it stops."""
 
-    def __init__(self, identity: Identity, members: list[int]) -> None:
+    def __init__(self, identity: Identity, members: list[int], retention_bytes: int) -> None:
         self.identity = identity
+        self.retention_bytes = retention_bytes
+        self._salts = Random(identity.node_id)
         self.files = MemoryFiles()
         self.store = MemoryStore()
         state = founding_state(identity.node_id, members, identity.store_id)
@@ -38,7 +42,10 @@ class Disk:
     @property
     def options(self) -> LogOptions:
         return LogOptions(
-            self.identity.store_id, segment_size_bytes=SEGMENT_BYTES, random_u64=lambda: 0xE4AF7
+            self.identity.store_id,
+            segment_size_bytes=SEGMENT_BYTES,
+            retention_bytes=self.retention_bytes,
+            random_u64=lambda: self._salts.getrandbits(64),
         )
 
 
@@ -70,7 +77,13 @@ class Conversation:
 class World:
     """Nodes 1..n, the first `members` of them (all, if 0) founders of the metaserver."""
 
-    def __init__(self, nodes: int = 3, seed: int = 1, members: int = 0) -> None:
+    def __init__(
+        self,
+        nodes: int = 3,
+        seed: int = 1,
+        members: int = 0,
+        retention_bytes: int = limits.LOG_RETENTION_BYTES,
+    ) -> None:
         self.random = Random(seed)
         self.now_s = 1000.0
         self.wall_offset_ms: dict[int, int] = {}
@@ -83,11 +96,15 @@ class World:
         self.conversations: dict[int, list[Conversation]] = {}
         self._frames: list[tuple[int, int, bytes]] = []
         self._writes: dict[int, list[WriteRequest]] = {}
+        self._flushes: dict[int, int] = {}
+        self._preparations: dict[int, list[Preparation]] = {}
         self._up: set[tuple[int, int]] = set()
         founders = self.ids[: members or nodes]
         metaserver = {node_id: f"10.0.0.{node_id}:7000" for node_id in founders}
         self.disks = {
-            node_id: Disk(Identity("test", node_id, f"{node_id:032x}", metaserver), founders)
+            node_id: Disk(
+                Identity("test", node_id, f"{node_id:032x}", metaserver), founders, retention_bytes
+            )
             for node_id in self.ids
         }
         for node_id in self.ids:
@@ -106,7 +123,11 @@ class World:
             f"10.0.0.{node_id}:8000",
         )
         self.nodes[node_id] = Node(
-            NodeOptions(data_dir=f"node{node_id}", segment_size_bytes=SEGMENT_BYTES),
+            NodeOptions(
+                data_dir=f"node{node_id}",
+                segment_size_bytes=SEGMENT_BYTES,
+                log_retention_bytes=disk.retention_bytes,
+            ),
             disk.identity,
             address,
             WriteAheadLog.open(disk.files, disk.options),
@@ -118,6 +139,7 @@ class World:
             self.now_s,
         )
         self._writes[node_id] = []
+        self._preparations[node_id] = []
         self.conversations[node_id] = []
 
     def crash(self, node_id: int) -> None:
@@ -128,6 +150,8 @@ class World:
         disk.files.crash(self.random)
         disk.store.crash(self.random)
         self._writes[node_id] = []
+        self._preparations[node_id] = []
+        self._flushes.pop(node_id, None)
         self._frames = [item for item in self._frames if node_id not in item[:2]]
         self._up = {link for link in self._up if node_id not in link}
         for other, node in self.nodes.items():
@@ -197,6 +221,7 @@ class World:
                 happened = True
         for node_id in self._running():
             happened = self._finish_writes(node_id) or happened
+            happened = self._finish_work(node_id) or happened
         for node_id in self._running():
             happened = self._turn(node_id) or happened
         return happened
@@ -246,6 +271,20 @@ class World:
             self._at(node_id).log_durable(request.position)
         return bool(writes)
 
+    def _finish_work(self, node_id: int) -> bool:
+        """What a turn has begun beside the loop, a flush or a segment, ends in the next step."""
+        if node_id in self.stalled:
+            return False
+        preparations, self._preparations[node_id] = self._preparations[node_id], []
+        for preparation in preparations:
+            preparation.run(self.disks[node_id].files)
+            self.nodes[node_id].log.prepared(preparation)
+        batches = self._flushes.pop(node_id, None)
+        if batches is not None:
+            self.disks[node_id].store.flushed(batches)
+            self._at(node_id).store_flushed()
+        return bool(preparations) or batches is not None
+
     def _turn(self, node_id: int) -> bool:
         node = self._at(node_id)
         outputs: Outputs = node.drain()
@@ -256,11 +295,13 @@ class World:
                     self._frames += [(node_id, to, frame) for frame in data]
         if outputs.record is not None:
             self._writes[node_id].append(outputs.record)
+            self._preparations[node_id] += node.log.preparations()
         if outputs.flush:
-            self.disks[node_id].store.flush()
+            self._flushes[node_id] = self.disks[node_id].store.batches
         for conversation in self.conversations[node_id]:
             conversation.take()
-        return outputs.again or outputs.record is not None or bool(outputs.frames or outputs.bulk)
+        begun = outputs.record is not None or outputs.flush
+        return outputs.again or begun or bool(outputs.frames or outputs.bulk)
 
     # Operators
 
@@ -293,9 +334,14 @@ class World:
         return bool(leader) and all(node.leader_of(gid) == leader for node in self.nodes.values())
 
 
-def opened(groups: int = 1, nodes: int = 3, seed: int = 1) -> World:
+def opened(
+    groups: int = 1,
+    nodes: int = 3,
+    seed: int = 1,
+    retention_bytes: int = limits.LOG_RETENTION_BYTES,
+) -> World:
     """A cluster whose groups 1..n own all buckets, each with a replica on every node."""
-    world = World(nodes, seed)
+    world = World(nodes, seed, retention_bytes=retention_bytes)
     world.until(lambda: world.ready(0))
     world.until(lambda: all(len(node.table.nodes) == nodes for node in world.nodes.values()))
     world.until(

@@ -1,0 +1,63 @@
+"""When the state store is flushed, and what the log may let go of afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eraft import limits
+
+if TYPE_CHECKING:
+    from eraft.node.node import Node
+
+
+class Flushing:
+    """Has the store flushed whenever so much was logged that a restart would take long.
+
+    What is applied and flushed the log need not keep for this node itself.
+    The order is what makes that safe: the applied indexes are noted when
+    their rows have been handed to the store, the flush comes after that, and
+    the log hears of them only once it has finished.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._limit_bytes = min(limits.FLUSH_LOG_BYTES, node.options.log_retention_bytes // 4)
+        self._wanted = False
+        self._running = False
+        self._released: list[tuple[int, int, int]] = []
+        self._flushed_bytes = 0
+        self._flushed_s = node.now_s
+
+    def want(self) -> None:
+        """Flush soon, whatever was logged."""
+        self._wanted = True
+
+    def begin(self) -> bool:
+        """Tell whether a flush has to begin now; `finished` has to follow it."""
+        if self._running or not self._due():
+            return False
+        node = self._node
+        self._running = True
+        self._wanted = False
+        self._flushed_bytes = node.logged_bytes
+        self._flushed_s = node.now_s
+        for replica in node.replicas.values():
+            node.write_behind(replica.rows)
+        self._released = [
+            (replica.gid, replica.rows.generation, replica.applied)
+            for replica in node.replicas.values()
+            if not replica.rows.pending
+        ]
+        return True
+
+    def finished(self) -> None:
+        """Note that the flush has finished: what was applied when it began is durable."""
+        self._running = False
+        if self._released:
+            self._node.log.release(self._released)
+            self._released = []
+
+    def _due(self) -> bool:
+        logged_bytes = self._node.logged_bytes - self._flushed_bytes
+        late = self._node.now_s - self._flushed_s >= limits.FLUSH_INTERVAL_S
+        return self._wanted or logged_bytes >= self._limit_bytes or (late and logged_bytes > 0)
