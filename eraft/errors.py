@@ -82,6 +82,14 @@ class ConfChangeRefused(NotApplied):
     """A change of a group's members that is impossible, or not possible now; the text says why."""
 
 
+class TransferRefused(NotApplied):
+    """Leadership cannot be handed to that replica now; the text says why."""
+
+
+class TransferUnderWay(NotApplied):
+    """The leader hands its leadership over and takes no proposals meanwhile."""
+
+
 class Overloaded(NotApplied):
     """A limit is reached; try again later."""
 

@@ -26,7 +26,8 @@ class MessageKind(IntEnum):
     PRE_VOTE_REPLY = 2
     """reject."""
     VOTE = 3
-    """index, log_term: the candidate's last entry."""
+    """index, log_term: the candidate's last entry; hint: 1 if the leader told it to
+    campaign, so that who hears that leader still answers."""
     VOTE_REPLY = 4
     """reject."""
     APPEND = 5
@@ -39,6 +40,8 @@ class MessageKind(IntEnum):
     """commit (never beyond what the follower is known to match); context."""
     HEARTBEAT_REPLY = 8
     """context: echoed."""
+    TIMEOUT_NOW = 9
+    """The leader tells a voter that has all its entries to campaign at once."""
 
 
 @dataclass(slots=True)

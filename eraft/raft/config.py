@@ -5,7 +5,8 @@ from enum import Enum
 from random import Random
 
 from eraft import limits
-from eraft.errors import ConfigError
+from eraft.errors import ConfChangeRefused, ConfigError
+from eraft.raft.confchange import check
 from eraft.types import ConfState
 
 
@@ -25,6 +26,10 @@ class Role(Enum):
 @dataclass(slots=True, kw_only=True)
 class Config:
     """The fixed settings of one replica. Times are in ticks of the host's clock.
+
+    `conf` is the configuration that belongs to the applied index at the
+    start: the founding one, that of a snapshot, or what the last applied change
+    made. A new replica of a group that exists has none yet, `ConfState()`.
 
     A follower campaigns after `election_ticks` to `2 * election_ticks - 1`
     ticks without a leader, drawn from `random`, the only source of chance.
@@ -47,11 +52,12 @@ class Config:
     tail_bytes: int = limits.LOG_TAIL_BYTES
 
     def __post_init__(self) -> None:
-        voters = self.conf.voters
-        if self.replica_id not in voters:
-            raise ConfigError(f"group {self.gid}: replica {self.replica_id} is not in {voters}")
-        if len(set(voters)) != len(voters) or min(voters) < 1:
-            raise ConfigError(f"group {self.gid}: voters {voters} are not distinct positive ids")
+        if self.replica_id < 1:
+            raise ConfigError(f"group {self.gid}: {self.replica_id} is no replica id")
+        try:
+            check(self.conf)
+        except ConfChangeRefused as error:
+            raise ConfigError(f"group {self.gid}: {error}") from None
         if not 1 <= self.heartbeat_ticks < self.election_ticks:
             raise ConfigError(
                 f"group {self.gid}: heartbeat_ticks {self.heartbeat_ticks} must be at least 1 and"

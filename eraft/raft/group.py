@@ -17,12 +17,19 @@ control per peer, `reads` confirms reads, `durability` tracks what is on disk.
 """
 
 from eraft._impl import log as entries
-from eraft.errors import InvariantViolation, NotLeader
+from eraft.errors import (
+    ConfChangeRefused,
+    InvariantViolation,
+    NotLeader,
+    ProtocolError,
+    TransferUnderWay,
+)
+from eraft.raft import confchange
 from eraft.raft.config import Config
 from eraft.raft.leader import NO_RUN, Leadership, Run
 from eraft.raft.ready import Fetch, Ready, Status
-from eraft.raft.replica import LEADER, Replica
-from eraft.types import EntryKind, HardState
+from eraft.raft.replica import CONF_CHANGE, Replica
+from eraft.types import ConfState, EntryKind, HardState
 
 COMMANDS = int(EntryKind.COMMANDS)
 NO_LIMIT = 1 << 62
@@ -30,7 +37,7 @@ NO_LIMIT = 1 << 62
 
 class RaftGroup(Replica):
     """One replica as its host sees it: `tick` and `step` (of `Replica`) and what is here go in,
-    `ready` comes out. `applied` is the last index that the host has reported as applied.
+    `ready` comes out.
     """
 
     def __init__(
@@ -44,7 +51,7 @@ class RaftGroup(Replica):
         not take part.
         """
         super().__init__(config, hard_state, log, applied)
-        self.applied = applied
+        self._changed_at = applied
         self._handed_state = hard_state
         self._handed_apply = applied
         self._ticket = 0
@@ -54,12 +61,97 @@ class RaftGroup(Replica):
     def propose(self, payload: bytes) -> int:
         """Appends an entry; returns its index, which together with `term` names it.
 
-        Raises `NotLeader`. How much may be under way is the host's to limit.
+        Raises `NotLeader`, and `TransferUnderWay` while leadership is handed over. How much
+        may be under way is the host's to limit.
         """
-        if self.role is not LEADER:
-            raise NotLeader(f"group {self.gid}: replica {self.replica_id} is {self.role.value}")
+        leadership = self._leadership
+        if leadership is None or leadership.transferee:
+            raise self._no_proposals()
         self._dirty = True
         return self.log.append(self.term, COMMANDS, payload)
+
+    def _no_proposals(self) -> NotLeader | TransferUnderWay:
+        where = f"group {self.gid}: replica {self.replica_id}"
+        if self._leadership is None:
+            return NotLeader(f"{where} is {self.role.value}")
+        return TransferUnderWay(f"{where} hands over to replica {self._leadership.transferee}")
+
+    def propose_conf_change(self, change: confchange.ConfChange) -> int:
+        """Appends a change of the members as leader; returns its index.
+
+        It takes effect on each replica when its host applies that entry (see
+        `apply_conf_change`). Raises `NotLeader`, `TransferUnderWay`, and
+        `ConfChangeRefused` if the change is illegal, if one before it is not
+        applied yet, or if no entry of this term is committed yet: only then is
+        it sure that no change of an earlier leader is still open
+        (dissertation, section 4.1, and the erratum to it).
+        """
+        leadership = self._leadership
+        if leadership is None or leadership.transferee:
+            raise self._no_proposals()
+        if self.commit < leadership.first_index:
+            raise ConfChangeRefused(
+                f"group {self.gid}: no entry of term {self.term} is committed yet"
+            )
+        if self.applied < leadership.pending_change:
+            raise ConfChangeRefused(
+                f"group {self.gid}: a change up to index {leadership.pending_change} may be under"
+                f" way, applied is {self.applied}"
+            )
+        confchange.changed(self.conf, change)
+        return self._append_change(confchange.encode(change))
+
+    def _append_change(self, payload: bytes) -> int:
+        assert self._leadership is not None
+        self._dirty = True
+        index = self.log.append(self.term, CONF_CHANGE, payload)
+        self._leadership.pending_change = index
+        return index
+
+    def apply_conf_change(self, index: int, payload: bytes) -> ConfState:
+        """The host applies an entry of kind CONF_CHANGE; returns the configuration after it.
+
+        Call it for each such entry of a range that was handed out, in order
+        and before `applied_to` passes it. What it returns belongs to the
+        applied index, so the host makes both durable together and gives it to
+        `Config` at the next start. A leader that is no voter any more steps down.
+
+        A payload that is none, or a change that is impossible, changes nothing,
+        on every replica alike: no leader of ours appends one.
+        """
+        if not self._changed_at < index <= self._handed_apply or index <= self.applied:
+            raise InvariantViolation(
+                f"changes are applied in order, once: {index} after {self._changed_at},"
+                f" applied {self.applied}, handed out {self._handed_apply}"
+            )
+        self._changed_at = index
+        try:
+            conf = confchange.changed(self.conf, confchange.decode(payload))
+        except (ProtocolError, ConfChangeRefused):
+            return self.conf
+        self._reconfigure(conf)
+        return conf
+
+    def transfer_leadership(self, replica_id: int) -> None:
+        """Begins to hand leadership over to a voter (dissertation, section 3.10).
+
+        Until it is over, `transferee` names it and proposals are refused.
+        It ends with this replica's step down, or after `election_ticks`
+        without one: then this replica goes on to lead. Raises `NotLeader`,
+        and `TransferRefused` if the target is no voter or is not following
+        closely enough to catch up at once. To itself there is nothing to do.
+        """
+        leadership = self._leadership
+        if leadership is None:
+            raise NotLeader(f"group {self.gid}: replica {self.replica_id} is {self.role.value}")
+        if replica_id != self.replica_id:
+            leadership.transfer(replica_id)
+            self._dirty = True
+
+    @property
+    def transferee(self) -> int:
+        """The replica that leadership is being handed over to, 0 for none."""
+        return self._leadership.transferee if self._leadership is not None else 0
 
     def read_index(self) -> int:
         """Asks for a read position; the ticket comes back in `Ready.reads` or `lost_reads`.
@@ -82,6 +174,10 @@ class RaftGroup(Replica):
                 f" {self._handed_apply} handed out"
             )
         self.applied = index
+        leadership = self._leadership
+        if self.conf.auto_leave and leadership is not None and index >= leadership.pending_change:
+            # A new leader comes here with the first entry of its term.
+            self._append_change(confchange.encode(confchange.LEAVE_JOINT))
         log = self.log
         while log.size_bytes > self.config.tail_bytes and log.base_index < index:
             log.compact((log.base_index + index + 1) // 2)
@@ -193,5 +289,7 @@ class RaftGroup(Replica):
             first_index=self.log.first_index,
             last_index=self.log.last_index,
             log_size_bytes=self.log.size_bytes,
+            conf=self.conf,
+            transferee=self.transferee,
             peers=tuple(leadership.peers()) if leadership is not None else (),
         )

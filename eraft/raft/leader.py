@@ -4,16 +4,18 @@ from collections.abc import Iterable
 
 from eraft._impl import commit as quorum
 from eraft._impl import log as entries
-from eraft.errors import ProtocolError
+from eraft.errors import ProtocolError, TransferRefused
+from eraft.raft.confchange import describe
 from eraft.raft.config import Config
 from eraft.raft.progress import LONG_AGO, Progress
 from eraft.raft.quorum import VoteResult, vote_result
 from eraft.raft.reads import ReadRounds
 from eraft.raft.ready import Fetch, PeerStatus
-from eraft.types import EntryKind, Message, MessageKind
+from eraft.types import ConfState, EntryKind, Message, MessageKind
 
 APPEND = int(MessageKind.APPEND)
 HEARTBEAT = int(MessageKind.HEARTBEAT)
+TIMEOUT_NOW = int(MessageKind.TIMEOUT_NOW)
 NOOP = int(EntryKind.NOOP)
 
 Run = tuple[int, bytes, int]
@@ -28,35 +30,83 @@ class Leadership:
     committed one, it does not know which of the entries it inherited are
     committed, and it may not count replicas for them (paper, sections 5.4.2
     and 8). `first_index` is that entry.
+
+    `pending_change` is the last entry that may change the configuration:
+    until it is applied, no other change may be proposed. At the start that
+    is whatever was inherited.
+
+    `transferee` is the replica that leadership is being handed to, 0 for none.
     """
 
     __slots__ = (
+        "_conf",
         "_config",
         "_log",
         "_match",
         "_peers",
         "_tick",
+        "_transfer_ends",
+        "_transfer_told",
         "first_index",
+        "pending_change",
         "reads",
         "term",
+        "transferee",
     )
 
     def __init__(
-        self, config: Config, term: int, log: entries.EntryLog, durable_index: int
+        self,
+        config: Config,
+        conf: ConfState,
+        term: int,
+        log: entries.EntryLog,
+        durable_index: int,
     ) -> None:
         self.term = term
+        self.pending_change = log.last_index
         self.first_index = log.append(term, NOOP, b"")
-        self.reads = ReadRounds(config.conf.voters)
+        self.reads = ReadRounds(conf)
+        self.transferee = 0
+        self._transfer_ends = 0
+        self._transfer_told = False
+        self._conf = conf
         self._config = config
         self._log = log
         self._tick = 0
-        self._match = quorum.MatchTable(config.conf.voters)
+        self._match = quorum.MatchTable(conf.voters, conf.outgoing)
         self._match.record(config.replica_id, durable_index)
         self._peers = {
             replica_id: Progress(replica_id, self.first_index, config.appends_in_flight)
-            for replica_id in config.conf.voters
+            for replica_id in conf.members
             if replica_id != config.replica_id
         }
+
+    def reconfigure(self, conf: ConfState) -> int:
+        """Replicates to the members of `conf` and counts its voters; returns as `durable`.
+
+        Who was a member already goes on where it is. Who is new counts as
+        heard of until the next check for a quorum.
+        """
+        config, peers = self._config, self._peers
+        own_match = self._match.match(config.replica_id)
+        self._conf = conf
+        self._match = quorum.MatchTable(conf.voters, conf.outgoing)
+        self._match.record(config.replica_id, own_match)
+        self._peers = {}
+        for replica_id in conf.members:
+            if replica_id == config.replica_id:
+                continue
+            peer = peers.get(replica_id)
+            if peer is None:
+                # At least one entry to send, so that it is asked at once.
+                peer = Progress(replica_id, self._log.last_index, config.appends_in_flight)
+                peer.active = True
+            self._peers[replica_id] = peer
+            self._match.record(replica_id, peer.match)
+        if self.transferee and self.transferee not in conf.voters:
+            self.transferee = 0
+        self.reads.reconfigure(conf)
+        return self._own_term(self._match.committed())
 
     # Commitment
 
@@ -120,6 +170,8 @@ class Leadership:
         """
         log, config, term = self._log, self._config, self.term
         last = log.last_index
+        if self.transferee:
+            self._hand_over(last, messages)
         limit = config.append_limit_bytes
         context = self.reads.context
         if len(run[1]) > limit:
@@ -159,8 +211,8 @@ class Leadership:
         What is not in memory is applied, thus committed: it is still the
         leader's log, whatever happened since it was asked for.
         """
-        peer = self._peers[replica_id]
-        if peer.fetching != first_index:
+        peer = self._peers.get(replica_id)
+        if peer is None or peer.fetching != first_index:
             return None
         peer.fetching = 0
         if peer.next != first_index:
@@ -185,19 +237,56 @@ class Leadership:
 
     def fetch_failed(self, replica_id: int) -> None:
         """The disk did not have the entries: try again after a while, if the peer is alive."""
-        peer = self._peers[replica_id]
-        if peer.fetching:
+        peer = self._peers.get(replica_id)
+        if peer is not None and peer.fetching:
             peer.pause(self._tick)
 
     def unreachable(self, replica_id: int) -> None:
         """What was sent to the peer may be lost: wait until it answers a heartbeat."""
-        self._peers[replica_id].pause(LONG_AGO)
+        peer = self._peers.get(replica_id)
+        if peer is not None:
+            peer.pause(LONG_AGO)
+
+    # Handing leadership over
+
+    def transfer(self, replica_id: int) -> None:
+        """Hands leadership to a voter, within an election timeout or not at all.
+
+        It is brought up to date first and then told to campaign; a campaign
+        that the leader asked for disturbs nobody, so it needs no pre-vote and
+        is not refused by those who hear the leader (dissertation, section 3.10).
+        Raises `TransferRefused`.
+        """
+        if replica_id not in self._conf.voters:
+            raise TransferRefused(f"replica {replica_id} is no voter: {describe(self._conf)}")
+        peer = self._peers[replica_id]
+        if peer.probing or peer.match < self._log.base_index:
+            raise TransferRefused(
+                f"replica {replica_id} is too far behind: it has {peer.match} of"
+                f" {self._log.last_index}"
+            )
+        if replica_id != self.transferee:
+            self.transferee = replica_id
+            self._transfer_ends = self._tick + self._config.election_ticks
+            self._transfer_told = False
+
+    def _hand_over(self, last: int, messages: list[Message]) -> None:
+        """Once the target has everything up to `last`, tells it to campaign, once."""
+        if self._transfer_told or self._peers[self.transferee].match < last:
+            return
+        self._transfer_told = True
+        config = self._config
+        messages.append(
+            Message(TIMEOUT_NOW, config.gid, config.replica_id, self.transferee, self.term)
+        )
 
     # Heartbeats
 
     def tick(self, commit: int, messages: list[Message]) -> None:
         """One tick passes; a heartbeat is due every `heartbeat_ticks`."""
         self._tick += 1
+        if self.transferee and self._tick >= self._transfer_ends:
+            self.transferee = 0
         if self._tick % self._config.heartbeat_ticks == 0:
             self.send_heartbeats(commit, messages)
 
@@ -239,7 +328,8 @@ class Leadership:
         votes[self._config.replica_id] = True
         for peer in self._peers.values():
             peer.active = False
-        return vote_result(self._config.conf.voters, votes) is VoteResult.WON
+        conf = self._conf
+        return vote_result(conf.voters, votes, conf.outgoing) is VoteResult.WON
 
     def peers(self) -> Iterable[PeerStatus]:
         """What is known of each peer."""

@@ -13,9 +13,8 @@ term or no context. One round is under way and one collects what is asked meanwh
 batch by themselves, without a timer.
 """
 
-from collections.abc import Sequence
-
 from eraft._impl import commit as quorum
+from eraft.types import ConfState
 
 
 class ReadRounds:
@@ -23,12 +22,12 @@ class ReadRounds:
 
     __slots__ = ("_answered", "_collecting", "_index", "_round", "confirmed", "context")
 
-    def __init__(self, voters: Sequence[int]) -> None:
+    def __init__(self, conf: ConfState) -> None:
         self.context = 0
         """Context of the newest round, 0 before the first."""
         self.confirmed: list[tuple[int, int]] = []
         """(ticket, index) of confirmed reads that the host was not told of yet."""
-        self._answered = quorum.MatchTable(voters)
+        self._answered = quorum.MatchTable(conf.voters, conf.outgoing)
         self._round: list[int] = []
         self._index = 0
         self._collecting: list[int] = []
@@ -56,9 +55,26 @@ class ReadRounds:
         if not self._round or context != self.context:
             return
         if self._answered.record(replica_id, context) >= context:
-            index = self._index
-            self.confirmed += [(ticket, index) for ticket in self._round]
-            self._round = []
+            self._confirm()
+
+    def _confirm(self) -> None:
+        index = self._index
+        self.confirmed += [(ticket, index) for ticket in self._round]
+        self._round = []
+
+    def reconfigure(self, conf: ConfState) -> None:
+        """Other voters from now on; who has answered the round has answered.
+
+        A leader that was elected before the round began had a majority of
+        this configuration or of one before it, and these overlap, so who
+        answered in this term since then cannot be a quorum of this one.
+        """
+        before = self._answered
+        self._answered = quorum.MatchTable(conf.voters, conf.outgoing)
+        for replica_id in conf.members:
+            self._answered.record(replica_id, before.match(replica_id))
+        if self._round and self._answered.committed() >= self.context:
+            self._confirm()
 
     def drop(self) -> list[int]:
         """The leadership is over: the tickets that the host was not told of, in order."""

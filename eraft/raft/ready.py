@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from eraft.raft.config import Role
-from eraft.types import HardState, Message
+from eraft.types import ConfState, HardState, Message
 
 
 @dataclass(slots=True, frozen=True)
@@ -72,7 +72,8 @@ class Ready:
 
     apply: tuple[int, int] | None = None
     """First and last index of the entries to apply next. They are committed and durable on this
-    replica's own disk. Read them from `RaftGroup.log`, then call `RaftGroup.applied_to`. Before
+    replica's own disk. Read them from `RaftGroup.log`, give those of kind CONF_CHANGE to
+    `RaftGroup.apply_conf_change`, then call `RaftGroup.applied_to`. Before
     that call is also the time to tell which pending proposals were overwritten: one whose term
     is not `log.term(index)` of a range that is handed out here was not executed and never will
     be; before its index comes by here nothing is certain."""
@@ -120,4 +121,7 @@ class Status:
     first_index: int
     last_index: int
     log_size_bytes: int
+    conf: ConfState
+    transferee: int
+    """The replica that leadership is being handed over to, 0 for none."""
     peers: tuple[PeerStatus, ...]

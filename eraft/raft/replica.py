@@ -4,8 +4,11 @@
 Servers". `group.RaftGroup` adds what the host of a replica sees of it.
 """
 
+from collections.abc import Iterable
+
 from eraft._impl import log as entries
 from eraft.errors import InvariantViolation, LogCorrupt, ProtocolError
+from eraft.raft.confchange import describe
 from eraft.raft.config import Config, Role
 from eraft.raft.durability import Durability
 from eraft.raft.election import Ballot
@@ -13,7 +16,7 @@ from eraft.raft.follower import NO_MATCH, append_entries, best_guess
 from eraft.raft.leader import Leadership
 from eraft.raft.quorum import VoteResult
 from eraft.raft.ready import RoleChange
-from eraft.types import HardState, Message, MessageKind
+from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
 
 FOLLOWER = Role.FOLLOWER
 PRE_CANDIDATE = Role.PRE_CANDIDATE
@@ -29,6 +32,7 @@ APPEND = int(MessageKind.APPEND)
 APPEND_REPLY = int(MessageKind.APPEND_REPLY)
 HEARTBEAT = int(MessageKind.HEARTBEAT)
 HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
+TIMEOUT_NOW = int(MessageKind.TIMEOUT_NOW)
 
 KINDS = frozenset(int(kind) for kind in MessageKind)
 REPLY_TO = {
@@ -37,6 +41,10 @@ REPLY_TO = {
     APPEND: APPEND_REPLY,
     HEARTBEAT: HEARTBEAT_REPLY,
 }
+OF_LEADER = frozenset((APPEND, HEARTBEAT, TIMEOUT_NOW))
+OF_STRANGER = frozenset((PRE_VOTE, VOTE, APPEND, HEARTBEAT, TIMEOUT_NOW))
+"""What a replica listens to from one that is not in its configuration yet."""
+CONF_CHANGE = int(EntryKind.CONF_CHANGE)
 
 
 def check_restart(
@@ -66,6 +74,8 @@ class Replica:
 
     role, term, vote, leader_id (0 unknown): paper, figure 2.
     commit: the last index known to be committed.
+    applied: the last index that the host has reported as applied.
+    conf: the configuration as of the last applied change.
     may_campaign: the host clears it while the replica could not lead well,
     for example because its disk stalls; it then stands in no election.
     """
@@ -83,8 +93,12 @@ class Replica:
         self.vote = hard_state.vote
         self.leader_id = 0
         self.commit = max(hard_state.commit, applied)
+        self.applied = applied
         self.may_campaign = True
-        self._peer_ids = tuple(i for i in config.conf.voters if i != config.replica_id)
+        self.conf = config.conf
+        self._peer_ids = tuple(i for i in config.conf.members if i != config.replica_id)
+        self._listened_to: frozenset[int] = frozenset()
+        self._removed: set[int] = set()
         self._durability = Durability(log.last_index, hard_state.term)
         self._leadership: Leadership | None = None
         self._ballot: Ballot | None = None
@@ -125,9 +139,13 @@ class Replica:
         that the group is broken.
         """
         sender = message.sender
-        if sender not in self._peer_ids or message.gid != self.gid or message.to != self.replica_id:
+        if (
+            (sender not in self._peer_ids and not self._listens_to(message))
+            or message.gid != self.gid
+            or message.to != self.replica_id
+        ):
             raise ProtocolError(
-                f"group {self.gid}, replica {self.replica_id} of {self.config.conf.voters}: refused"
+                f"group {self.gid}, replica {self.replica_id} ({describe(self.conf)}): refused"
                 f" a message of group {message.gid} from {sender} to {message.to}"
             )
         self._dirty = True
@@ -158,6 +176,10 @@ class Replica:
             # A grant carries the term that was asked about, a refusal the common one.
             if self.role is PRE_CANDIDATE and message.reject == (message.term == self.term):
                 self._count_vote(sender, not message.reject)
+        elif kind == TIMEOUT_NOW:
+            self._hear_leader(message)
+            if self.role is FOLLOWER and self._can_campaign():
+                self._become_candidate("is told to by its leader", told=True)
         else:
             raise ProtocolError(f"replica {sender} of group {self.gid} sent unknown kind {kind}")
 
@@ -179,9 +201,9 @@ class Replica:
         it is cut off or its log is behind, does not disturb the others with
         a new term (dissertation, section 9.6).
         """
-        if self.role is LEADER or not self.may_campaign:
+        if self.role is LEADER or not self._can_campaign():
             return
-        self._ballot = Ballot(self.config.conf)
+        self._ballot = Ballot(self.conf)
         self._become(PRE_CANDIDATE, 0, "asks for pre-votes")
         self._request_votes(PRE_VOTE, self.term + 1, self._messages)
         self._count_vote(self.replica_id, True)
@@ -190,6 +212,51 @@ class Replica:
         """Stops leading or campaigning, in the same term; `why` is for people."""
         if self.role is not FOLLOWER:
             self._become_follower(self.term, 0, why)
+
+    # Members
+
+    def listen_to(self, replica_ids: Iterable[int]) -> None:
+        """Which replicas have requests that are answered although `conf` does not have them.
+
+        A replica that is behind does not know the newest members yet, but
+        they may lead it or need its vote (dissertation, section 4.1). The host
+        names those that its directory has issued to the group; everybody
+        else, and who was removed, is refused.
+        """
+        self._listened_to = frozenset(replica_ids) - self._removed - {self.replica_id}
+
+    def _listens_to(self, message: Message) -> bool:
+        return message.sender in self._listened_to and message.kind in OF_STRANGER
+
+    def _can_campaign(self) -> bool:
+        """Not while a committed change of the configuration is not applied yet.
+
+        Its majorities need not overlap with those of the newest
+        configuration, of which that change is an ancestor.
+        """
+        if not self.may_campaign or not self.conf.votes(self.replica_id):
+            return False
+        kind = self.log.kind
+        return all(kind(i) != CONF_CHANGE for i in range(self.applied + 1, self.commit + 1))
+
+    def _reconfigure(self, conf: ConfState) -> None:
+        """The configuration changes: what is under way goes on under the new one, or ends."""
+        self._removed |= {*self.conf.members} - {*conf.members}
+        self._removed -= {*conf.members}
+        self._listened_to -= self._removed
+        self.conf = conf
+        self._peer_ids = tuple(i for i in conf.members if i != self.replica_id)
+        self._dirty = True
+        leadership = self._leadership
+        if leadership is None:
+            if self.role is not FOLLOWER:
+                self._become_follower(self.term, 0, "the configuration has changed")
+            return
+        self._advance(leadership.reconfigure(conf))
+        if not conf.votes(self.replica_id):
+            # The others hear what is committed, so that they need not find out.
+            leadership.send_heartbeats(self.commit, self._messages)
+            self._become_follower(self.term, 0, "is no voter any more")
 
     # Terms and roles
 
@@ -203,13 +270,13 @@ class Replica:
                 # Tells the sender of the newer term, also a leader that was left behind.
                 self._reply(message, reject=True)
             return False
-        if kind in (PRE_VOTE, VOTE) and self._hears_leader():
+        if kind in (PRE_VOTE, VOTE) and not message.hint and self._hears_leader():
             return False
         if kind == PRE_VOTE:
             return True
         if kind == PRE_VOTE_REPLY and not message.reject:
             return message.term == self.term + 1
-        leader_id = message.sender if kind in (APPEND, HEARTBEAT) else 0
+        leader_id = message.sender if kind in OF_LEADER else 0
         self._become_follower(message.term, leader_id, f"replica {message.sender} has a newer term")
         return True
 
@@ -240,24 +307,25 @@ class Replica:
         if changed:
             self._become(FOLLOWER, leader_id, why)
 
-    def _become_candidate(self) -> None:
+    def _become_candidate(self, why: str = "asks for votes", told: bool = False) -> None:
         """Paper, section 5.2. The votes are asked for only once the own vote and log are durable.
 
         Else a replica that crashes meanwhile could come back with a shorter
-        log, stand in the same term again and win by the old answers.
+        log, stand in the same term again and win by the old answers. `told`:
+        by the leader, whose followers then answer although they hear it.
         """
         self.term += 1
         self.vote = self.replica_id
-        self._ballot = Ballot(self.config.conf)
+        self._ballot = Ballot(self.conf)
         self._draw_timeout()
-        self._become(CANDIDATE, 0, "asks for votes")
-        self._request_votes(VOTE, self.term, self._after)
+        self._become(CANDIDATE, 0, why)
+        self._request_votes(VOTE, self.term, self._after, told)
 
     def _become_leader(self) -> None:
         self._ballot = None
         self._elapsed = 0
         self._leadership = Leadership(
-            self.config, self.term, self.log, self._durability.durable_index
+            self.config, self.conf, self.term, self.log, self._durability.durable_index
         )
         self._become(LEADER, self.replica_id, "won the election")
 
@@ -269,8 +337,10 @@ class Replica:
 
     # Votes
 
-    def _request_votes(self, kind: int, term: int, messages: list[Message]) -> None:
-        log = self.log
+    def _request_votes(
+        self, kind: int, term: int, messages: list[Message], told: bool = False
+    ) -> None:
+        log, conf = self.log, self.conf
         messages += [
             Message(
                 kind=kind,
@@ -280,8 +350,10 @@ class Replica:
                 term=term,
                 index=log.last_index,
                 log_term=log.last_term,
+                hint=int(told),
             )
             for peer_id in self._peer_ids
+            if conf.votes(peer_id)
         ]
 
     def _count_vote(self, replica_id: int, granted: bool) -> None:
@@ -328,6 +400,11 @@ class Replica:
         self._become_follower(self.term, message.sender, "heard of the leader")
 
     def _append(self, message: Message) -> None:
+        if not self.conf.voters:
+            # Without a configuration the log means nothing. No log lacks the
+            # index 0, so refusing that one says that only a snapshot helps.
+            self._reply(message, reject=True)
+            return
         matched = append_entries(self.log, self._durability, self.commit, message)
         if matched == NO_MATCH:
             hint, hint_term = best_guess(self.log, message)

@@ -15,8 +15,9 @@ from random import Random
 from typing import Any
 
 from eraft._impl import log as entries
-from eraft.errors import NotLeader
+from eraft.errors import NotApplied, ProtocolError
 from eraft.raft import Config, Fetch, RaftGroup, Ready, Role
+from eraft.raft.confchange import ConfChange
 from eraft.types import ConfState, EntryKind, HardState, Message
 from tests.raft.oracle import Entry, Oracle, decode
 
@@ -46,6 +47,8 @@ class Disk:
     hard_state: HardState = field(default_factory=HardState)
     log: list[Entry] = field(default_factory=list)
     applied: int = 0
+    conf: ConfState = field(default_factory=ConfState)
+    """As of the applied index."""
 
     @property
     def last_index(self) -> int:
@@ -70,7 +73,7 @@ class Host:
         self.network = network
         self.config = config
         self.replica_id = config.replica_id
-        self.disk = Disk()
+        self.disk = Disk(conf=config.conf)
         self.incarnation = 0
         self.group: RaftGroup | None = None
         self.waiting: list[Ready] = []
@@ -98,7 +101,9 @@ class Host:
         for entry in disk.log[base:]:
             log.append(*entry)
         self.handed_state = disk.hard_state
-        self.group = RaftGroup(self.config, disk.hard_state, log, disk.applied)
+        config = replace(self.config, conf=disk.conf)
+        self.group = RaftGroup(config, disk.hard_state, log, disk.applied)
+        self.group.listen_to(self.network.issued)
         self.stalled_until = 0.0
         self.network.at(rng.random(), self._tick, self.incarnation)
 
@@ -116,6 +121,7 @@ class Host:
         """The state machine up to here becomes durable, as by a flush of RocksDB."""
         if self.group is not None:
             self.disk.applied = self.group.applied
+            self.disk.conf = self.group.conf
 
     # Inputs
 
@@ -144,6 +150,16 @@ class Host:
         self.pending.append((index, group.term, payload))
         return index
 
+    def change(self, change: ConfChange) -> int:
+        """Proposes a change of the members."""
+        assert self.group is not None
+        index: int = self.call(self.group.propose_conf_change, change)
+        return index
+
+    def transfer(self, replica_id: int) -> None:
+        assert self.group is not None
+        self.call(self.group.transfer_leadership, replica_id)
+
     def read(self) -> int:
         assert self.group is not None
         ticket: int = self.call(self._read, self.group)
@@ -160,8 +176,14 @@ class Host:
             self.call(self.group.tick)
 
     def receive(self, message: Message) -> None:
-        if self.group is not None:
+        if self.group is None:
+            return
+        members = self.group.conf.members
+        try:
             self.call(self.group.step, message)
+        except ProtocolError:
+            assert message.sender not in members, "a member is refused"
+            self.network.refused += 1
 
     # Outputs
 
@@ -237,6 +259,14 @@ class Host:
             if index <= last and group.log.term(index) != term:
                 self.network.oracle.not_executed(payload)
         self.pending = [proposal for proposal in self.pending if proposal[0] > last]
+        for index in range(first, last + 1):
+            if group.log.kind(index) == EntryKind.CONF_CHANGE:
+                before, commit = group.conf, group.commit
+                conf = group.apply_conf_change(index, group.log.payload(index))
+                self.network.gone |= {*before.members} - {*conf.members}
+                self.network.oracle.configured(index, conf)
+                if group.commit != commit:
+                    self.network.oracle.commit_moved(self, group, commit)
         group.applied_to(last)
         if self.network.rng.random() < self.network.flush_share:
             self.flush()
@@ -268,22 +298,41 @@ class Network:
         self.oracle = Oracle()
         self.now = 0.0
         self.messages = 0
+        self.refused = 0
         self.entry_bytes = 0
         self.cut: set[tuple[int, int]] = set()
         self._events: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order = 0
         self._payloads = 0
+        self._settings = settings
         conf = ConfState(tuple(range(1, size + 1)))
         self.hosts: dict[int, Host] = {}
+        self.founding = conf
+        self.issued = set(conf.voters)
+        self.gone: set[int] = set()
+        """Who was removed by a change that somebody has applied."""
         for replica_id in conf.voters:
-            config = Config(
-                gid=GID,
-                replica_id=replica_id,
-                conf=conf,
-                random=Random(self.rng.random()),
-                **settings,
-            )
-            self.hosts[replica_id] = Host(self, config)
+            self._make(replica_id, conf)
+
+    def _make(self, replica_id: int, conf: ConfState) -> Host:
+        config = Config(
+            gid=GID,
+            replica_id=replica_id,
+            conf=conf,
+            random=Random(self.rng.random()),
+            **self._settings,
+        )
+        host = self.hosts[replica_id] = Host(self, config)
+        return host
+
+    def add_host(self, conf: ConfState) -> Host:
+        """A new, empty replica, which `conf` is the founding configuration of, if it knows it."""
+        replica_id = len(self.hosts) + 1
+        self.issued.add(replica_id)
+        for host in self.hosts.values():
+            if host.group is not None:
+                host.group.listen_to(self.issued)
+        return self._make(replica_id, conf)
 
     # Time
 
@@ -431,6 +480,6 @@ class Network:
             return False
         try:
             host.propose(payload)
-        except NotLeader:
+        except NotApplied:
             return False
         return True

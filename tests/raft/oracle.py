@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from eraft.raft import RaftGroup, Role, RoleChange
-from eraft.types import HardState, Message, MessageKind
+from eraft.types import ConfState, HardState, Message, MessageKind
 
 if TYPE_CHECKING:
     from tests.raft.network import Host
@@ -45,6 +45,8 @@ class Oracle:
         """Payloads of proposals that a client was told were not executed."""
         self.asked: dict[tuple[int, int, int], int] = {}
         """(replica, incarnation, ticket) of a read -> what was committed when it was asked."""
+        self.confs: dict[int, ConfState] = {}
+        """By the index of the change that made it."""
         self.reads_confirmed = 0
         self.steps = 0
 
@@ -84,9 +86,10 @@ class Oracle:
                 assert self.committed[index - 1][0][0] == term, f"state machine safety: {index}"
                 continue
             entry = self.entries[index, term][1]
-            disks = [h.disk for h in host.network.hosts.values()]
-            holders = sum(d.has(index, entry) for d in disks)
-            assert holders > len(disks) // 2, f"committed without a durable majority: {index}"
+            hosts = host.network.hosts
+            for half in filter(None, (group.conf.voters, group.conf.outgoing)):
+                holders = sum(hosts[i].disk.has(index, entry) for i in half)
+                assert 2 * holders > len(half), f"committed without a durable majority: {index}"
             assert entry[2] not in self.denied, f"not executed, yet committed: {index}"
             self.committed.append((entry, group.term))
 
@@ -99,6 +102,12 @@ class Oracle:
             assert group.log.payload(index) == entry[2], f"state machine safety: {index}"
             assert host.disk.has(index, entry), f"applied beyond its own disk: {index}"
             self.executed.add(entry[2])
+
+    # Membership
+
+    def configured(self, index: int, conf: ConfState) -> None:
+        known = self.confs.setdefault(index, conf)
+        assert known == conf, f"two configurations at {index}: {known} and {conf}"
 
     # Proposals: what a client may be told
 

@@ -4,12 +4,15 @@
 """
 
 import os
+from contextlib import suppress
 from random import Random
 
 import pytest
 
+from eraft.errors import NotApplied, TransferUnderWay
 from eraft.raft import Role
-from tests.raft.network import Faults, Network
+from eraft.raft.confchange import LEAVE_JOINT, Change, ChangeKind, ConfChange, Transition
+from tests.raft.network import Faults, Host, Network
 
 SEEDS = int(os.environ.get("ERAFT_RAFT_SEEDS", "400"))
 ONE = os.environ.get("ERAFT_RAFT_SEED")
@@ -44,7 +47,7 @@ def misfortune(net: Network, rng: Random) -> None:
     leaders = net.leaders()
     host = rng.choice(leaders if leaders and rng.random() < 0.5 else list(net.hosts.values()))
     group = host.group
-    what = rng.randrange(14)
+    what = rng.randrange(16)
     if group is None:
         if what < 10:
             host.start()
@@ -70,6 +73,9 @@ def misfortune(net: Network, rng: Random) -> None:
         host.call(group.step_down, "told to")
     elif what == 12:
         host.call(group.campaign)
+    elif what == 13:
+        with suppress(NotApplied):
+            host.transfer(rng.choice(list(net.hosts)))
 
 
 def clients(net: Network, rng: Random) -> None:
@@ -77,20 +83,45 @@ def clients(net: Network, rng: Random) -> None:
     for host in net.leaders():
         for _ in range(rng.choice([0, 0, 1, 2])):
             if host.role is Role.LEADER:
-                host.propose(net.payload())
+                with suppress(TransferUnderWay):
+                    host.propose(net.payload())
         if host.role is Role.LEADER and rng.random() < 0.5:
             host.read()
+
+
+def change_members(net: Network, rng: Random) -> None:
+    """A random change by whoever believes to lead; now and then of a replica that is new."""
+
+    if len(net.hosts) < 8 and rng.random() < 0.3:
+        net.add_host(net.founding)
+    for host in net.leaders():
+        group = host.group
+        assert group is not None
+        ids = [i for i in net.hosts if i not in net.gone]
+        changes = []
+        for replica_id in rng.sample(ids, k=min(len(ids), rng.choice([1, 1, 2, 3]))):
+            kinds = [ChangeKind.ADD_VOTER, ChangeKind.ADD_VOTER, ChangeKind.ADD_LEARNER]
+            if replica_id in group.conf.members and len(group.conf.members) > 2:
+                kinds.append(ChangeKind.REMOVE)
+            changes.append(Change(rng.choice(kinds), replica_id))
+        if group.conf.outgoing and rng.random() < 0.8:
+            changes = []
+        with suppress(NotApplied):
+            host.change(ConfChange(tuple(changes), rng.choice(list(Transition))))
 
 
 def run(seed: int) -> Network:
     rng = Random(seed)
     net = network_of(rng)
+    changing = rng.random() < 0.5
     pace = rng.choice([3, 6, 12])
     for _ in range(rng.randint(15, 35)):
         end = net.now + rng.choice([0.3, 3, 10, 25, 40])
         while net.now < end:
             net.run(rng.uniform(0, pace))
             clients(net, rng)
+            if changing and rng.random() < 0.3:
+                change_members(net, rng)
         misfortune(net, rng)
     # Everybody is back and nothing is lost any more: the group has to work.
     net.heal()
@@ -98,8 +129,7 @@ def run(seed: int) -> Network:
     for host in net.hosts.values():
         if host.group is None:
             host.start()
-    net.agree(len(net.hosts), ticks=400)
-    leader = net.leaders()[-1]
+    leader = everybody_agrees(net)
     confirmed = net.oracle.reads_confirmed
     leader.read()
     net.run_until(lambda: net.oracle.reads_confirmed > confirmed, 60, "a read")
@@ -107,6 +137,21 @@ def run(seed: int) -> Network:
         alive = net.hosts[replica_id].incarnation == incarnation
         assert not alive, f"read {ticket} of replica {replica_id} was neither confirmed nor lost"
     return net
+
+
+def everybody_agrees(net: Network) -> Host:
+    """A command is applied by every member, and nothing is joint for ever; the leader."""
+    net.agree(1, ticks=400)
+    net.run(60)
+    group = net.leaders()[-1].group
+    assert group is not None
+    if group.conf.outgoing and not group.conf.auto_leave:
+        net.leaders()[-1].change(LEAVE_JOINT)
+    net.agree(1)
+    conf = net.oracle.confs[max(net.oracle.confs)] if net.oracle.confs else group.conf
+    assert not conf.outgoing, "joint for ever"
+    net.agree(len(conf.members), ticks=400)
+    return net.leaders()[-1]
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS) if ONE is None else [0])

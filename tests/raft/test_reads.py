@@ -4,7 +4,7 @@ import pytest
 
 from eraft.raft import Role
 from eraft.raft.reads import ReadRounds
-from eraft.types import HardState, Message, MessageKind
+from eraft.types import ConfState, HardState, Message, MessageKind
 from tests.raft.network import GID, Network
 from tests.raft.solo import Solo
 
@@ -223,7 +223,7 @@ def test_a_leader_that_was_replaced_confirms_nothing() -> None:
 
 
 def test_rounds_alone() -> None:
-    rounds = ReadRounds((1, 2, 3))
+    rounds = ReadRounds(ConfState((1, 2, 3)))
     for ticket in (1, 2, 3):
         rounds.ask(ticket)
     assert rounds.begin(1, 8)

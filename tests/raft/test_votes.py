@@ -277,7 +277,6 @@ def test_requests_for_votes_are_kinds_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("size", "settings"),
     [
-        (0, {}),
         (3, {"heartbeat_ticks": 10, "election_ticks": 10}),
         (3, {"heartbeat_ticks": 0}),
         (3, {"append_limit_bytes": 0}),
