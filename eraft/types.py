@@ -24,24 +24,28 @@ class MessageKind(IntEnum):
     PRE_VOTE = 1
     """index, log_term: the candidate's last entry; term: the term it would campaign in."""
     PRE_VOTE_REPLY = 2
-    """reject."""
+    """reject; with it commit and log_term: the last entry known to be committed."""
     VOTE = 3
     """index, log_term: the candidate's last entry; hint: 1 if the leader told it to
     campaign, so that who hears that leader still answers."""
     VOTE_REPLY = 4
-    """reject."""
+    """As PRE_VOTE_REPLY."""
     APPEND = 5
     """index, log_term: the entry before `entries`; commit; context: read sequence; entries."""
     APPEND_REPLY = 6
     """index: last matched entry, or with reject the refused previous index, and then
     index and term of the follower's best guess in hint and log_term; commit: the
-    follower's own; context: echoed."""
+    follower's own; context: echoed. With reject, index 0 and hint 1 it does not know
+    the group yet and takes only a snapshot."""
     HEARTBEAT = 7
     """commit (never beyond what the follower is known to match); context."""
     HEARTBEAT_REPLY = 8
     """context: echoed."""
     TIMEOUT_NOW = 9
     """The leader tells a voter that has all its entries to campaign at once."""
+    SNAPSHOT = 10
+    """index, log_term: the last entry in a snapshot that the leader offers; entries: what
+    its host says of it. Answered with APPEND_REPLY once it is installed or not needed."""
 
 
 @dataclass(slots=True)

@@ -2,6 +2,25 @@
 
 from eraft.raft.config import Config, Role
 from eraft.raft.group import RaftGroup
-from eraft.raft.ready import Fetch, PeerStatus, Ready, RoleChange, Status
+from eraft.raft.ready import (
+    Fetch,
+    PeerStatus,
+    Ready,
+    Restored,
+    RoleChange,
+    SnapshotOffer,
+    Status,
+)
 
-__all__ = ["Config", "Fetch", "PeerStatus", "RaftGroup", "Ready", "Role", "RoleChange", "Status"]
+__all__ = [
+    "Config",
+    "Fetch",
+    "PeerStatus",
+    "RaftGroup",
+    "Ready",
+    "Restored",
+    "Role",
+    "RoleChange",
+    "SnapshotOffer",
+    "Status",
+]

@@ -50,6 +50,13 @@ class Durability:
         for hand_out in self._under_way:
             hand_out[1] = min(hand_out[1], before)
 
+    def reset(self, index: int) -> None:
+        """The log begins anew behind a snapshot up to `index`, which is still to be handed out."""
+        self.handed_index = index
+        self.durable_index = 0
+        for hand_out in self._under_way:
+            hand_out[1] = 0
+
     def acknowledge(self, token: int) -> None:
         """All tokens up to this one are durable; one that is known already changes nothing."""
         if token > self.token:

@@ -27,12 +27,14 @@ from eraft.errors import (
 from eraft.raft import confchange
 from eraft.raft.config import Config
 from eraft.raft.leader import NO_RUN, Leadership, Run
-from eraft.raft.ready import Fetch, Ready, Status
-from eraft.raft.replica import CONF_CHANGE, Replica
-from eraft.types import ConfState, EntryKind, HardState
+from eraft.raft.ready import Fetch, Ready, Restored, Status
+from eraft.raft.replica import APPEND_REPLY, CONF_CHANGE, FOLLOWER, LEADER, Replica
+from eraft.types import ConfState, EntryKind, HardState, Message
 
 COMMANDS = int(EntryKind.COMMANDS)
 NO_LIMIT = 1 << 62
+NOT_HANDED = HardState(term=-1)
+"""Differs from every hard state: the next one is handed out, whatever it is."""
 
 
 class RaftGroup(Replica):
@@ -54,6 +56,7 @@ class RaftGroup(Replica):
         self._changed_at = applied
         self._handed_state = hard_state
         self._handed_apply = applied
+        self._restored: Restored | None = None
         self._ticket = 0
 
     # What happens
@@ -195,15 +198,139 @@ class RaftGroup(Replica):
                 self._messages.append(message)
             self._dirty = True
 
-    def fetch_failed(self, replica_id: int) -> None:
-        """The entries of a `Fetch` cannot be read; it is asked again after a while."""
+    def fetch_failed(self, replica_id: int, compacted: bool = False) -> None:
+        """The entries of a `Fetch` cannot be read; it is asked again after a while.
+
+        With `compacted` they are gone for good: the peer needs a snapshot, and
+        `Ready.snapshots` names it.
+        """
         if self._leadership is not None:
-            self._leadership.fetch_failed(replica_id)
+            self._leadership.fetch_failed(replica_id, compacted)
+            self._dirty = True
 
     def unreachable(self, replica_id: int) -> None:
         """The link to a peer was lost, and with it perhaps messages."""
         if self._leadership is not None:
             self._leadership.unreachable(replica_id)
+
+    # Snapshots
+
+    def compact(self, index: int) -> None:
+        """Entries up to `index` leave the memory; the host decides what stays on its disk.
+
+        `InvariantViolation` beyond `applied`.
+        """
+        if index > self.applied:
+            raise InvariantViolation(
+                f"only what is applied is compacted: {index}, applied is {self.applied}"
+            )
+        self.log.compact(index)
+
+    def offer_snapshot(
+        self, replica_id: int, index: int, log_term: int, metadata: bytes = b""
+    ) -> bool:
+        """Offers a peer that `Ready.snapshots` named the state as of an applied entry.
+
+        The host keeps that state, with the configuration that belongs to
+        `index`, for as long as it sends it; it sends it its own way, when the
+        peer's host asks for it. At the end, also when the peer is silent for
+        too long or the node cannot send, it calls `snapshot_done` or
+        `snapshot_failed`. It may offer again, if the offer may be lost.
+
+        False if there is nobody to offer it to any more: this replica does
+        not lead, or the peer is gone or does not need it. Whoever stops
+        leading drops what it was sending.
+        """
+        if not 0 < index <= self.applied:
+            raise InvariantViolation(
+                f"a snapshot holds what is applied: {index}, applied is {self.applied}"
+            )
+        if self._leadership is None:
+            return False
+        message = self._leadership.offer_snapshot(replica_id, index, log_term, metadata)
+        if message is None:
+            return False
+        self._messages.append(message)
+        self._dirty = True
+        return True
+
+    def snapshot_done(self, replica_id: int, index: int) -> None:
+        """The peer's host says that it has installed a snapshot up to `index`.
+
+        Replication goes on behind it. What counts as durable on the peer is
+        only what its replica acknowledges; if it has nothing, it is found out.
+        """
+        if self._leadership is not None:
+            self._leadership.snapshot_done(replica_id, index)
+            self._dirty = True
+
+    def snapshot_failed(self, replica_id: int) -> None:
+        """The peer has not got its snapshot; if it still needs one, it is named again later."""
+        if self._leadership is not None:
+            self._leadership.snapshot_failed(replica_id)
+
+    def restored(self, index: int, term: int, conf: ConfState) -> bool:
+        """The host has the whole state as of entry `index` of `term`, checked and durable.
+
+        The order for the host of a replica that got a `Ready.offer`:
+
+        1. Fill a fresh generation of the state machine beside the one in use,
+           verify it, make it durable. The replica goes on meanwhile: it
+           votes, hears its leader, and may catch up from its log.
+        2. Call this. False: the replica has come as far by itself; drop the
+           fresh generation. (Both answers go to the leader by themselves.)
+        3. True: from now on `log` is another, empty object, and `commit`,
+           `applied` and `conf` are those of the snapshot. Forget ranges that
+           were handed out and not applied yet, switch to the fresh
+           generation. Of pending proposals with an index up to `index` nobody
+           knows the outcome. The next Ready has `restored`: persist it as it
+           says; only when its token is durable the leader gets its answer and
+           anything is applied, and only then delete the old generation.
+
+        A crash before that leads back to the old generation and log, later to
+        the new one. `conf` is the configuration of the snapshot; it and the
+        state come from another node, so `ProtocolError` if no group can have
+        it or the term is one that this replica has never seen.
+        """
+        try:
+            confchange.check(conf)
+        except ConfChangeRefused as error:
+            raise ProtocolError(f"group {self.gid}: snapshot up to {index}: {error}") from None
+        if not conf.voters or not 0 < term <= self.term or index < 1:
+            raise ProtocolError(
+                f"group {self.gid}, replica {self.replica_id} in term {self.term}: no snapshot can"
+                f" end with entry {index} of term {term} and {confchange.describe(conf)}"
+            )
+        fresh = self.role is not LEADER and not self._has(index, term)
+        if fresh:
+            self._reset(index, term, conf)
+        self._dirty = True
+        if self.leader_id not in (0, self.replica_id):
+            self._after.append(
+                Message(
+                    kind=APPEND_REPLY,
+                    gid=self.gid,
+                    sender=self.replica_id,
+                    to=self.leader_id,
+                    term=self.term,
+                    index=self.commit,
+                    commit=self.commit,
+                )
+            )
+        return fresh
+
+    def _reset(self, index: int, term: int, conf: ConfState) -> None:
+        """Everything until here is replaced by the snapshot, in memory and with the next Ready."""
+        if self.role is not FOLLOWER:
+            self._become_follower(self.term, 0, "installs a snapshot")
+        self.log = entries.EntryLog(index, term)
+        self._durability.reset(index)
+        self.commit = self.applied = index
+        self._handed_apply = self._changed_at = index
+        self._reconfigure(conf)
+        self._restored = Restored(index, term, conf)
+        if self._offer is not None and self._offer.index <= index:
+            self._offer = None
 
     # What to do
 
@@ -214,6 +341,9 @@ class RaftGroup(Replica):
     def ready(self) -> Ready:
         """Hands out everything there is to do since the last call."""
         ready = Ready()
+        if self._restored is not None:
+            ready.restored, self._restored = self._restored, None
+            self._handed_state = NOT_HANDED
         run = self._persist(ready)
         leadership = self._leadership
         if leadership is not None:
@@ -226,6 +356,8 @@ class RaftGroup(Replica):
             ready.messages, self._messages = self._messages, []
         if self._after:
             ready.after, self._after = self._after, []
+        if self._offer is not None:
+            ready.offer, self._offer = self._offer, None
         if self._role_changes:
             ready.role_changes, self._role_changes = self._role_changes, []
         if self._lost_reads:
@@ -262,6 +394,8 @@ class RaftGroup(Replica):
         leadership.send_appends(self.commit, run, self._messages, fetches)
         if fetches:
             ready.fetches = fetches
+        if leadership.snapshots:
+            ready.snapshots, leadership.snapshots = leadership.snapshots, []
 
     @property
     def durable_index(self) -> int:

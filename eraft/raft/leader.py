@@ -15,6 +15,7 @@ from eraft.types import ConfState, EntryKind, Message, MessageKind
 
 APPEND = int(MessageKind.APPEND)
 HEARTBEAT = int(MessageKind.HEARTBEAT)
+SNAPSHOT = int(MessageKind.SNAPSHOT)
 TIMEOUT_NOW = int(MessageKind.TIMEOUT_NOW)
 NOOP = int(EntryKind.NOOP)
 
@@ -50,6 +51,7 @@ class Leadership:
         "first_index",
         "pending_change",
         "reads",
+        "snapshots",
         "term",
         "transferee",
     )
@@ -66,6 +68,8 @@ class Leadership:
         self.pending_change = log.last_index
         self.first_index = log.append(term, NOOP, b"")
         self.reads = ReadRounds(conf)
+        self.snapshots: list[int] = []
+        """Peers that need a snapshot and that the host was not told of yet."""
         self.transferee = 0
         self._transfer_ends = 0
         self._transfer_told = False
@@ -128,6 +132,11 @@ class Leadership:
         peer.active = True
         self.reads.answered(message.sender, message.context)
         if message.reject:
+            if not message.index:
+                # Of an older leadership, if not of a replica that has no configuration.
+                if message.hint and not peer.match and not peer.snapshotting:
+                    self._need_snapshot(peer)
+                return 0
             peer.rejected(message.index, self._next_guess(message))
             return 0
         if message.index > self._log.last_index:
@@ -235,10 +244,14 @@ class Leadership:
             entries=blob,
         )
 
-    def fetch_failed(self, replica_id: int) -> None:
-        """The disk did not have the entries: try again after a while, if the peer is alive."""
+    def fetch_failed(self, replica_id: int, compacted: bool) -> None:
+        """The disk did not have the entries, for now or, if `compacted`, for ever."""
         peer = self._peers.get(replica_id)
-        if peer is not None and peer.fetching:
+        if peer is None or not peer.fetching:
+            return
+        if compacted:
+            self._need_snapshot(peer)
+        else:
             peer.pause(self._tick)
 
     def unreachable(self, replica_id: int) -> None:
@@ -246,6 +259,44 @@ class Leadership:
         peer = self._peers.get(replica_id)
         if peer is not None:
             peer.pause(LONG_AGO)
+
+    # Snapshots
+
+    def _need_snapshot(self, peer: Progress) -> None:
+        peer.begin_snapshot()
+        self.snapshots.append(peer.replica_id)
+
+    def offer_snapshot(
+        self, replica_id: int, index: int, log_term: int, metadata: bytes
+    ) -> Message | None:
+        """The offer of a snapshot up to `index`; None if the peer does not need one any more."""
+        peer = self._peers.get(replica_id)
+        if peer is None or not peer.snapshotting:
+            return None
+        peer.snapshot_index = index
+        return Message(
+            kind=SNAPSHOT,
+            gid=self._config.gid,
+            sender=self._config.replica_id,
+            to=replica_id,
+            term=self.term,
+            index=index,
+            log_term=log_term,
+            entries=metadata,
+        )
+
+    def snapshot_done(self, replica_id: int, index: int) -> None:
+        """The peer should have a snapshot up to `index`: ask it behind that."""
+        peer = self._peers.get(replica_id)
+        if peer is not None and peer.snapshotting:
+            peer.end_snapshot(min(index + 1, self._log.last_index))
+
+    def snapshot_failed(self, replica_id: int) -> None:
+        """Try again after a while, if the peer is alive."""
+        peer = self._peers.get(replica_id)
+        if peer is not None and peer.snapshotting:
+            peer.end_snapshot(0)
+            peer.pause(self._tick)
 
     # Handing leadership over
 
@@ -338,7 +389,7 @@ class Leadership:
                 replica_id=peer.replica_id,
                 match_index=peer.match,
                 next_index=peer.next,
-                state="probe" if peer.probing else "replicate",
+                state=peer.state,
                 appends_in_flight=len(peer.in_flight),
                 active=peer.active,
             )

@@ -1,10 +1,12 @@
 """What a leader knows of one follower, and how much it sends it.
 
-A peer is in one of two states, as in etcd-io/raft:
+A peer is in one of three states, as in etcd-io/raft:
 
 * **probe**: the leader does not know where the logs agree. One append
   message at a time; a rejection moves `next` back, an acceptance ends the
   state.
+* **snapshot**: the peer needs entries that the leader has no more. Nothing is
+  sent until it has installed a snapshot, or that has failed.
 * **replicate**: the logs agree up to `match`. Appends follow each other
   without waiting, `next` runs ahead, but at most `window` of them are
   unanswered. What is proposed meanwhile goes into the next one, so batches
@@ -28,6 +30,8 @@ class Progress:
         "next",
         "probing",
         "replica_id",
+        "snapshot_index",
+        "snapshotting",
         "waiting_since",
         "window",
     )
@@ -47,6 +51,9 @@ class Progress:
         """Tick of the last sign that appends get through, while some are in flight."""
         self.fetching = 0
         """First index that is being read from disk for the peer, 0 if none."""
+        self.snapshotting = False
+        self.snapshot_index = 0
+        """Up to where the snapshot that was offered goes, 0 before there was an offer."""
         self.active = False
         """Heard of since the last check for a quorum."""
 
@@ -67,6 +74,10 @@ class Progress:
         if index < self.match:
             return
         self.match = index
+        if self.snapshotting:
+            if not 0 < self.snapshot_index <= index:
+                return
+            self.snapshotting = False
         if self.probing:
             self.probing = False
             self.window = self._full_window
@@ -96,6 +107,26 @@ class Progress:
             self.next = self.match + 1
         self.fetching = 0
         self.in_flight.clear()
+
+    def begin_snapshot(self) -> None:
+        """Only a snapshot helps; one has to be offered."""
+        self.restart()
+        self.snapshotting = True
+        self.snapshot_index = 0
+        self.window = 0
+
+    def end_snapshot(self, next_index: int) -> None:
+        """Whether the peer has installed it shows when it is asked behind it."""
+        self.snapshotting = False
+        self.window = 1
+        self.next = max(self.match + 1, next_index)
+
+    @property
+    def state(self) -> str:
+        """For people."""
+        if self.snapshotting:
+            return "snapshot"
+        return "probe" if self.probing else "replicate"
 
     def pause(self, since: int) -> None:
         """Send nothing until the peer answers a heartbeat some time after tick `since`.

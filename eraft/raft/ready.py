@@ -37,6 +37,34 @@ class Fetch:
     limit_bytes: int
 
 
+@dataclass(slots=True, frozen=True)
+class SnapshotOffer:
+    """The leader offers a snapshot that is ahead of this replica.
+
+    The host gets it from `sender`, its own way, and calls
+    `RaftGroup.restored`. A later offer replaces an earlier one; the host may
+    also go on with the earlier one: what is in a snapshot is committed,
+    whoever offered it.
+    """
+
+    sender: int
+    term: int
+    index: int
+    """The last entry that is in it, and its term."""
+    log_term: int
+    metadata: bytes
+    """What the leader's host said of it; not checked here."""
+
+
+@dataclass(slots=True, frozen=True)
+class Restored:
+    """A snapshot takes the place of everything that this replica had."""
+
+    index: int
+    term: int
+    conf: ConfState
+
+
 @dataclass(slots=True)
 class Ready:
     """Everything that one `RaftGroup.ready` hands out; each part is handed out once.
@@ -49,6 +77,12 @@ class Ready:
     token: int = 0
     """Names what is to be persisted, 0 if there is nothing. When it and all before it are
     durable, call `RaftGroup.persisted(token)`."""
+
+    restored: Restored | None = None
+    """To persist first, atomically with `hard_state` and `entries`: what is on disk of this
+    group until here is replaced, its log begins behind `index` with the state machine of the
+    snapshot. Until it is durable a crash leads back to what was there before, so nothing of that
+    may be deleted earlier."""
 
     hard_state: HardState | None = None
     """To persist, atomically with `entries`. A new term or vote always makes a token; a mere new
@@ -87,6 +121,12 @@ class Ready:
     fetches: Sequence[Fetch] = ()
     """Entries that peers need from this replica's disk."""
 
+    snapshots: Sequence[int] = ()
+    """Peers that need a snapshot: the host makes one and calls `RaftGroup.offer_snapshot`."""
+
+    offer: SnapshotOffer | None = None
+    """A snapshot that this replica should install."""
+
     role_changes: Sequence[RoleChange] = ()
     """What the replica became since the last Ready, oldest first."""
 
@@ -99,7 +139,7 @@ class PeerStatus:
     match_index: int
     next_index: int
     state: str
-    """`probe` or `replicate`."""
+    """`probe`, `replicate` or `snapshot`."""
     appends_in_flight: int
     active: bool
     """Heard of since the last check for a quorum."""

@@ -15,7 +15,7 @@ from eraft.raft.election import Ballot
 from eraft.raft.follower import NO_MATCH, append_entries, best_guess
 from eraft.raft.leader import Leadership
 from eraft.raft.quorum import VoteResult
-from eraft.raft.ready import RoleChange
+from eraft.raft.ready import RoleChange, SnapshotOffer
 from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
 
 FOLLOWER = Role.FOLLOWER
@@ -33,6 +33,7 @@ APPEND_REPLY = int(MessageKind.APPEND_REPLY)
 HEARTBEAT = int(MessageKind.HEARTBEAT)
 HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
 TIMEOUT_NOW = int(MessageKind.TIMEOUT_NOW)
+SNAPSHOT = int(MessageKind.SNAPSHOT)
 
 KINDS = frozenset(int(kind) for kind in MessageKind)
 REPLY_TO = {
@@ -40,9 +41,10 @@ REPLY_TO = {
     VOTE: VOTE_REPLY,
     APPEND: APPEND_REPLY,
     HEARTBEAT: HEARTBEAT_REPLY,
+    SNAPSHOT: APPEND_REPLY,
 }
-OF_LEADER = frozenset((APPEND, HEARTBEAT, TIMEOUT_NOW))
-OF_STRANGER = frozenset((PRE_VOTE, VOTE, APPEND, HEARTBEAT, TIMEOUT_NOW))
+OF_LEADER = frozenset((APPEND, HEARTBEAT, TIMEOUT_NOW, SNAPSHOT))
+OF_STRANGER = OF_LEADER | {PRE_VOTE, VOTE}
 """What a replica listens to from one that is not in its configuration yet."""
 CONF_CHANGE = int(EntryKind.CONF_CHANGE)
 
@@ -109,6 +111,7 @@ class Replica:
         self._dirty = True
         self._messages: list[Message] = []
         self._after: list[Message] = []
+        self._offer: SnapshotOffer | None = None
         self._lost_reads: list[int] = []
         self._role_changes: list[RoleChange] = []
 
@@ -170,12 +173,17 @@ class Replica:
         elif kind == PRE_VOTE:
             self._consider_pre_vote(message)
         elif kind == VOTE_REPLY:
+            self._learn_commit(message)
             if self.role is CANDIDATE:
                 self._count_vote(sender, not message.reject)
         elif kind == PRE_VOTE_REPLY:
+            self._learn_commit(message)
             # A grant carries the term that was asked about, a refusal the common one.
             if self.role is PRE_CANDIDATE and message.reject == (message.term == self.term):
                 self._count_vote(sender, not message.reject)
+        elif kind == SNAPSHOT:
+            self._hear_leader(message)
+            self._snapshot(message)
         elif kind == TIMEOUT_NOW:
             self._hear_leader(message)
             if self.role is FOLLOWER and self._can_campaign():
@@ -367,6 +375,23 @@ class Replica:
         elif result is VoteResult.WON:
             self._become_leader()
 
+    def _learn_commit(self, message: Message) -> None:
+        """Who refuses a vote says what is committed; a candidate that has that entry knows it then.
+
+        Else a group can be stuck: a leader that is no voter any more has
+        stepped down, and the only voters are replicas that have that change
+        but do not know that it is committed, with logs that are shorter than
+        the old leader's, whose vote they still need. (The idea is raft-rs's.)
+        A campaign ends if a change is among what was learned.
+        """
+        log, index = self.log, message.commit
+        if not message.reject or not self.commit < index <= log.last_index:
+            return
+        if log.term(index) == message.log_term:
+            self._advance(index)
+            if not self._can_campaign():
+                self.step_down("has to apply a change of the configuration first")
+
     def _is_up_to_date(self, message: Message) -> bool:
         """The election restriction: no vote for a log that lacks entries (paper, 5.4.1)."""
         log = self.log
@@ -375,7 +400,10 @@ class Replica:
     def _consider_pre_vote(self, message: Message) -> None:
         """A grant carries the term that is asked about, and promises nothing."""
         granted = message.term > self.term and self._is_up_to_date(message)
-        self._reply(message, term=message.term if granted else self.term, reject=not granted)
+        if granted:
+            self._reply(message, term=message.term)
+        else:
+            self._refuse(message)
 
     def _consider_vote(self, message: Message) -> None:
         """One vote per term, and only once it is durable does anybody hear of it (paper, 5.2)."""
@@ -383,7 +411,14 @@ class Replica:
         if granted:
             self.vote = message.sender
             self._draw_timeout()
-        self._reply(message, reject=not granted, durable=True)
+            self._reply(message, durable=True)
+        else:
+            self._refuse(message)
+
+    def _refuse(self, message: Message) -> None:
+        """No vote; waits for the disk, because it may be the answer of a new term."""
+        log_term = self.log.term(self.commit)
+        self._reply(message, log_term=log_term, reject=True, durable=message.kind == VOTE)
 
     # Following
 
@@ -401,9 +436,8 @@ class Replica:
 
     def _append(self, message: Message) -> None:
         if not self.conf.voters:
-            # Without a configuration the log means nothing. No log lacks the
-            # index 0, so refusing that one says that only a snapshot helps.
-            self._reply(message, reject=True)
+            # Entries lead nowhere from an unknown configuration: only a snapshot helps.
+            self._reply(message, hint=1, reject=True)
             return
         matched = append_entries(self.log, self._durability, self.commit, message)
         if matched == NO_MATCH:
@@ -413,6 +447,26 @@ class Replica:
         self._advance(min(message.commit, matched))
         # Acknowledged means durable here, so the reply waits for the disk.
         self._reply(message, index=matched, durable=True)
+
+    def _snapshot(self, message: Message) -> None:
+        """The leader offers a snapshot, because it has no more what this replica lacks."""
+        index, term = message.index, message.log_term
+        if not index or not 0 < term <= message.term:
+            raise ProtocolError(
+                f"group {self.gid}: replica {message.sender} offers a snapshot up to entry {index}"
+                f" of term {term} in term {message.term}"
+            )
+        if self._has(index, term):
+            self._reply(message, index=self.commit, durable=True)
+        else:
+            self._offer = SnapshotOffer(message.sender, message.term, index, term, message.entries)
+
+    def _has(self, index: int, term: int) -> bool:
+        """Whether the log has everything up to a committed entry; then it is known committed."""
+        log = self.log
+        if self.commit < index <= log.last_index and log.term(index) == term:
+            self._advance(index)
+        return index <= self.commit
 
     def _heartbeat(self, message: Message) -> None:
         if message.commit > self.log.last_index:

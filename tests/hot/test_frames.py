@@ -128,7 +128,7 @@ MALFORMED = {
     f"RAFT body of 86 bytes announces {2**32 - 1} messages": bytes(8) + b"\xff" * 4 + bytes(74),
     "RAFT body: 3 bytes after the last message": raft_body(1, MESSAGES) + b"abc",
     "message at offset 12: unknown kind 0": bytes(8) + b"\1\0\0\0" + bytes(74),
-    "message at offset 86: unknown kind 9": damaged(MESSAGES[2], 0, 9),
+    "message at offset 86: unknown kind 99": damaged(MESSAGES[2], 0, 99),
     "message at offset 86: reject is 2": damaged(MESSAGES[2], 1, 2),
     "message at offset 86: 12 bytes of entries, 11 are left": damaged(MESSAGES[0], 0, 5)[:-1],
     "message at offset 86: 4278190092 bytes of entries, 12 are left": damaged(

@@ -16,7 +16,7 @@ from typing import Any
 
 from eraft._impl import log as entries
 from eraft.errors import NotApplied, ProtocolError
-from eraft.raft import Config, Fetch, RaftGroup, Ready, Role
+from eraft.raft import Config, Fetch, RaftGroup, Ready, Role, SnapshotOffer
 from eraft.raft.confchange import ConfChange
 from eraft.types import ConfState, EntryKind, HardState, Message
 from tests.raft.oracle import Entry, Oracle, decode
@@ -38,6 +38,8 @@ class Faults:
     """What a write takes. What is handed out meanwhile is written together in the next."""
     acknowledge: tuple[float, float] = (0.0, 0.1)
     """From there until the replica is told."""
+    transfer: tuple[float, float] = (0.5, 5.0)
+    """What a snapshot takes to come over."""
 
 
 @dataclass
@@ -46,24 +48,44 @@ class Disk:
 
     hard_state: HardState = field(default_factory=HardState)
     log: list[Entry] = field(default_factory=list)
+    """From `base` on."""
+    base: int = 0
+    base_term: int = 0
     applied: int = 0
     conf: ConfState = field(default_factory=ConfState)
     """As of the applied index."""
 
     @property
     def last_index(self) -> int:
-        return len(self.log)
+        return self.base + len(self.log)
+
+    def term(self, index: int) -> int:
+        return self.log[index - self.base - 1][0] if index > self.base else self.base_term
 
     def has(self, index: int, entry: Entry) -> bool:
-        return index <= len(self.log) and self.log[index - 1] == entry
+        """What is below the base is in the state of the machine."""
+        if index <= self.base:
+            return True
+        return index <= self.last_index and self.log[index - self.base - 1] == entry
+
+    def compact(self, index: int) -> None:
+        assert self.base <= index <= self.applied, "compacted, but not applied durably"
+        self.base_term = self.term(index)
+        del self.log[: index - self.base]
+        self.base = index
 
     def write(self, ready: Ready) -> None:
-        """One record: hard state, truncation and entries are atomic."""
+        """One record: the switch to a snapshot, hard state, truncation and entries are atomic."""
+        if ready.restored is not None:
+            restored = ready.restored
+            self.base, self.base_term, self.log = restored.index, restored.term, []
+            self.applied, self.conf = restored.index, restored.conf
         if ready.hard_state is not None:
             self.hard_state = ready.hard_state
         if ready.entries:
-            assert ready.first_index <= len(self.log) + 1, "a gap in the log on disk"
-            self.log[ready.first_index - 1 :] = decode(ready.entries)
+            assert self.base < ready.first_index, "what is compacted is replaced"
+            assert ready.first_index <= self.last_index + 1, "a gap in the log on disk"
+            self.log[ready.first_index - self.base - 1 :] = decode(ready.entries)
 
 
 class Host:
@@ -83,6 +105,8 @@ class Host:
         self.pending: list[tuple[int, int, bytes]] = []
         self.handed_state = HardState()
         self.told: list[str] = []
+        self.outgoing: dict[int, tuple[int, int, ConfState]] = {}
+        """What is kept for a peer that needs a snapshot: index, term and configuration."""
         self.start()
 
     @property
@@ -96,9 +120,9 @@ class Host:
         assert self.group is None
         disk, rng = self.disk, self.network.rng
         self.incarnation += 1
-        base = rng.randint(0, disk.applied)
-        log = entries.EntryLog(base, disk.log[base - 1][0] if base else 0)
-        for entry in disk.log[base:]:
+        base = rng.randint(disk.base, disk.applied)
+        log = entries.EntryLog(base, disk.term(base))
+        for entry in disk.log[base - disk.base :]:
             log.append(*entry)
         self.handed_state = disk.hard_state
         config = replace(self.config, conf=disk.conf)
@@ -115,23 +139,29 @@ class Host:
         self.waiting = []
         self.writing = 0
         self.pending = []
+        self.outgoing = {}
         self.incarnation += 1
 
     def flush(self) -> None:
         """The state machine up to here becomes durable, as by a flush of RocksDB."""
-        if self.group is not None:
-            self.disk.applied = self.group.applied
-            self.disk.conf = self.group.conf
+        if self.group is None or any(ready.restored for ready in self.waiting):
+            return  # what is flushed is another generation, which is not in use yet
+        self.disk.applied = self.group.applied
+        self.disk.conf = self.group.conf
+        rng = self.network.rng
+        if rng.random() < self.network.compact_share:
+            self.disk.compact(rng.randint(self.disk.base, self.disk.applied))
+            self.group.compact(self.disk.base)
 
     # Inputs
 
-    def call(self, act: Callable[..., Any], *args: Any) -> Any:
+    def call(self, act: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """One input to the group and everything that follows from it at once."""
         group = self.group
         assert group is not None
         commit, term = group.commit, group.term
         try:
-            return act(*args)
+            return act(*args, **options)
         finally:
             self.network.oracle.steps += 1
             assert group.term >= term, "the term never goes back"
@@ -217,6 +247,11 @@ class Host:
             oracle.read_confirmed(self, ticket, index)
         for ticket in ready.lost_reads:
             oracle.read_lost(self, ticket)
+        for replica_id in ready.snapshots:
+            network.at(network.rng.random(), self._offer, self.incarnation, replica_id)
+        if ready.offer is not None:
+            delay = network.rng.uniform(*network.faults.transfer)
+            network.at(delay, self._install, self.incarnation, ready.offer)
         for fetch in ready.fetches:
             network.at(network.rng.random(), self._fetch, self.incarnation, fetch)
 
@@ -271,6 +306,41 @@ class Host:
         if self.network.rng.random() < self.network.flush_share:
             self.flush()
 
+    def _offer(self, incarnation: int, replica_id: int) -> None:
+        group, rng = self.group, self.network.rng
+        if incarnation != self.incarnation or group is None:
+            return
+        if not group.applied or rng.random() < self.network.faults.drop:
+            self.call(group.snapshot_failed, replica_id)
+            return
+        index = group.applied
+        self.outgoing[replica_id] = (index, group.log.term(index), group.conf)
+        self.call(group.offer_snapshot, replica_id, index, group.log.term(index), b"state")
+        self.network.at(rng.uniform(20, 60), self._give_up, incarnation, replica_id)
+
+    def _give_up(self, incarnation: int, replica_id: int) -> None:
+        if incarnation == self.incarnation and self.group is not None:
+            self.call(self.group.snapshot_failed, replica_id)
+
+    def _install(self, incarnation: int, offer: SnapshotOffer) -> None:
+        """The state has come over, if its sender still has it."""
+        network = self.network
+        snapshot = network.hosts[offer.sender].outgoing.get(self.replica_id)
+        lost = (offer.sender, self.replica_id) in network.cut
+        if incarnation != self.incarnation or self.group is None or snapshot is None or lost:
+            return
+        network.oracle.snapshot(network, *snapshot)
+        if self.call(self.group.restored, *snapshot):
+            network.restored += 1
+            self.pending = [proposal for proposal in self.pending if proposal[0] > snapshot[0]]
+        sender = network.hosts[offer.sender]
+        if network.rng.random() < 0.5:
+            network.at(network.rng.random(), sender._done, self.replica_id, snapshot[0])
+
+    def _done(self, replica_id: int, index: int) -> None:
+        if self.group is not None:
+            self.call(self.group.snapshot_done, replica_id, index)
+
     def _fetch(self, incarnation: int, fetch: Fetch) -> None:
         if incarnation != self.incarnation or self.group is None:
             return
@@ -278,14 +348,17 @@ class Host:
         if self.network.rng.random() < self.network.faults.drop:
             self.call(self.group.fetch_failed, fetch.replica_id)
             return
+        disk = self.disk
+        if first <= disk.base:
+            self.call(self.group.fetch_failed, fetch.replica_id, compacted=True)
+            return
         blob = b""
-        for entry in self.disk.log[first - 1 :]:
+        for entry in disk.log[first - disk.base - 1 :]:
             encoded = entries.encode_entry(*entry)
             if blob and len(blob) + len(encoded) > fetch.limit_bytes:
                 break
             blob += encoded
-        prev_term = self.disk.log[first - 2][0] if first > 1 else 0
-        self.call(self.group.fetched, fetch.replica_id, first, prev_term, blob)
+        self.call(self.group.fetched, fetch.replica_id, first, disk.term(first - 1), blob)
 
 
 class Network:
@@ -295,6 +368,8 @@ class Network:
         self.rng = Random(seed)
         self.faults = faults or Faults()
         self.flush_share = 0.3
+        self.compact_share = 0.0
+        self.restored = 0
         self.oracle = Oracle()
         self.now = 0.0
         self.messages = 0

@@ -15,7 +15,7 @@ from eraft.raft import RaftGroup, Role, RoleChange
 from eraft.types import ConfState, HardState, Message, MessageKind
 
 if TYPE_CHECKING:
-    from tests.raft.network import Host
+    from tests.raft.network import Host, Network
 
 Entry = tuple[int, int, bytes]
 """term, kind, payload"""
@@ -108,6 +108,12 @@ class Oracle:
     def configured(self, index: int, conf: ConfState) -> None:
         known = self.confs.setdefault(index, conf)
         assert known == conf, f"two configurations at {index}: {known} and {conf}"
+
+    def snapshot(self, network: Network, index: int, term: int, conf: ConfState) -> None:
+        """What is installed is what everybody who applied everything up to there has."""
+        assert self.committed[index - 1][0][0] == term, f"state machine safety: snapshot {index}"
+        changes = [i for i in self.confs if i <= index]
+        assert conf == (self.confs[max(changes)] if changes else network.founding)
 
     # Proposals: what a client may be told
 
