@@ -8,13 +8,15 @@ TRACED := build/traced
 
 SOURCES := $(wildcard eraft/_core/*.pyx eraft/_core/*.pxd eraft/_core/*.h) setup.py
 
-.PHONY: help build demo test chaos coverage bench bench-redis lint format dist clean
+.PHONY: help build demo test sim soak chaos coverage bench bench-redis lint format dist clean
 
 help:
 	@echo "make build        .venv with eraft, its compiled modules and the development tools"
 	@echo "make demo         a real cluster of 3 nodes, killed and restarted, each step checked"
 	@echo "make test         the whole test suite (ARGS='-k name' for a part)"
 	@echo "make chaos        real faults on real processes, and figures; long, needs root (ARGS='run --seconds 60')"
+	@echo "make sim          SEEDS=1000 simulated clusters in random trouble, on all cores (FIRST=1)"
+	@echo "make soak         the same for MINUTES=60 from a new seed on; keeps the seeds that failed"
 	@echo "make coverage     line coverage of .py and .pyx: $(TRACED)/htmlcov and a total"
 	@echo "make bench        compiled against pure Python, per hot path"
 	@echo "make bench-redis  eraft against Redis on this machine"
@@ -46,6 +48,14 @@ test: build
 
 chaos: build
 	$(PY) -m tests.chaos $(or $(ARGS),all)
+SEEDS ?= 1000
+FIRST ?= 1
+sim: build
+	$(PY) -m tests.sim --seed $(FIRST) --seeds $(SEEDS) $(ARGS)
+
+MINUTES ?= 60
+soak: build
+	$(PY) -m tests.sim --seed $$(date +%s)000 --minutes $(MINUTES) --keep soak-failed.txt $(ARGS)
 
 # A copy of the tree is built with line tracing, so that the normal build never is.
 coverage: build

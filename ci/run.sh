@@ -51,6 +51,9 @@ make test
 step real faults, about 2 minutes
 make chaos ARGS="run --seconds 90"
 
+step simulation
+make sim SEEDS=1000
+
 step demo
 make demo
 

@@ -39,8 +39,7 @@ def load(rows: ReplicaRows) -> bytearray:
     states = bytearray(BUCKETS)
     scan = rows.scan(*layout.kind_range(rows.generation, layout.BUCKET))
     for key, row in scan:
-        bucket = int.from_bytes(key[layout.PREFIX_BYTES :], "big")
-        states[bucket] = _ROW.unpack(row)[0]
+        states[key[-2] << 8 | key[-1]] = row[0]
     return states
 
 

@@ -14,7 +14,7 @@ class MemoryScan:
         self._items = iter(items)
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        return self
+        return self._items
 
     def __next__(self) -> tuple[bytes, bytes]:
         return next(self._items)

@@ -2,8 +2,10 @@
 
 from eraft.storage import rows as layout
 from eraft.storage.state import ReplicaRows
-from tests.node.world import SEGMENT_BYTES, World, opened
+from tests.sim.conditions import Conditions
+from tests.sim.world import World, opened
 
+SEGMENT_BYTES = Conditions().segment_bytes
 RETENTION = 4 * SEGMENT_BYTES
 VALUE = "v" * 50_000
 
@@ -14,7 +16,7 @@ def overwrite(world: World, count: int, key: str = "k") -> None:
     for number in range(count):
         conversation.send(f"SET {key} {number}{VALUE}")
         world.until(lambda wanted=number + 1: conversation.received.count(b"+OK") == wanted)
-    world.disconnect(world.leader(1), conversation)
+    conversation.hang_up()
 
 
 def value(world: World, node_id: int) -> bytes | None:
@@ -25,7 +27,7 @@ def value(world: World, node_id: int) -> bytes | None:
 
 
 def test_endless_overwrites_leave_a_small_log() -> None:
-    world = opened(groups=2, retention_bytes=RETENTION)
+    world = opened(groups=2, conditions=Conditions(retention_bytes=RETENTION))
     for _ in range(5):
         overwrite(world, 40)
         world.tick(4)
@@ -50,7 +52,7 @@ def test_endless_overwrites_leave_a_small_log() -> None:
 
 
 def test_a_follower_that_was_away_for_less_than_the_retention_catches_up() -> None:
-    world = opened(retention_bytes=4 * RETENTION)
+    world = opened(conditions=Conditions(retention_bytes=4 * RETENTION))
     overwrite(world, 20)
     away = next(node_id for node_id in world.ids if node_id != world.leader(1))
     world.crash(away)
@@ -62,7 +64,7 @@ def test_a_follower_that_was_away_for_less_than_the_retention_catches_up() -> No
 
 def test_a_restart_finds_most_of_it_applied() -> None:
     """What is applied again is bounded by what is logged between two flushes."""
-    world = opened(retention_bytes=RETENTION)
+    world = opened(conditions=Conditions(retention_bytes=RETENTION))
     overwrite(world, 100)
     world.tick(4)
     for node_id in world.ids:
@@ -74,7 +76,7 @@ def test_a_restart_finds_most_of_it_applied() -> None:
 
 def test_what_a_crash_during_a_flush_needs_is_in_the_log() -> None:
     """A flush that never ends releases nothing, however much is logged meanwhile."""
-    world = opened(retention_bytes=RETENTION)
+    world = opened(conditions=Conditions(retention_bytes=RETENTION))
     victim = next(node_id for node_id in world.ids if node_id != world.leader(1))
     node = world.nodes[victim]
     overwrite(world, 1)

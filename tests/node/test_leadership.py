@@ -1,6 +1,6 @@
 """What clients are told when leaders change: whose reply is whose, what still waits."""
 
-from tests.node.world import World, opened
+from tests.sim.world import World, opened
 
 OK = b"+OK\r\n"
 NOT_EXECUTED = b"-TRYAGAIN The write was not executed, the leader has changed\r\n"

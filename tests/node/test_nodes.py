@@ -1,6 +1,6 @@
 """Nodes come to the cluster: registration, and what they learn from the others."""
 
-from tests.node.world import World
+from tests.sim.world import World
 
 
 def test_a_node_that_founded_nothing_registers_and_hosts_groups() -> None:

@@ -2,7 +2,7 @@
 
 from eraft._impl import hashing
 from tests.node.test_leadership import lead
-from tests.node.world import World, opened
+from tests.sim.world import World, opened
 
 OK = b"+OK\r\n"
 

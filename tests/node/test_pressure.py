@@ -6,7 +6,7 @@ import pytest
 
 from eraft import limits
 from eraft.errors import StoreStalled
-from tests.node.world import World, opened
+from tests.sim.world import World, opened
 
 VALUE = b"v" * limits.MIB
 OK = b"+OK\r\n"

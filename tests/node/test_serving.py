@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.node.world import World, opened
+from tests.sim.world import World, opened
 
 OK = b"+OK\r\n"
 
@@ -159,7 +159,7 @@ def test_expiry_is_seen_at_once_and_stays(world: World) -> None:
     world.settle()
     assert client.received == OK + b"$1\r\n1\r\n:40\r\n"
     client.received = b""
-    world.now_s += 0.045
+    world.run_for(45_000)
     client.send("GET a")
     world.settle()
     assert client.received == b"$-1\r\n"

@@ -1,0 +1,408 @@
+"""What must hold at every moment, whatever goes wrong: figure 3 of the Raft paper, and more.
+
+The checks do not believe the nodes: what is durable they know from the
+records whose sync has ended, what was promised from the messages that leave.
+They learn of committed entries from whoever knows first that they are.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from eraft._impl import wal as codec
+from eraft.node.node import Node
+from eraft.node.replica import Replica
+from eraft.raft import Role
+from eraft.storage.items import Item, decode_group_state, decode_hard_state
+from eraft.storage.wal import WriteAheadLog
+from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+VALUE = re.compile(rb"<\d+\.\d+>")
+"""What clients of the simulator write is found in the log by this."""
+
+_ENTRY = struct.Struct("<IBQ")
+_COMMANDS = int(EntryKind.COMMANDS)
+_APPEND_REPLY = int(MessageKind.APPEND_REPLY)
+_VOTE = int(MessageKind.VOTE)
+_VOTE_REPLY = int(MessageKind.VOTE_REPLY)
+_HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
+LEADER = Role.LEADER
+NO_STATE = HardState()
+
+
+class Violation(AssertionError):
+    """One of the rules does not hold; the message begins with its name."""
+
+
+class DocumentedLoss(Exception):
+    """A damaged last record was taken for a torn one, which cannot be told apart."""
+
+
+def parse_entries(blob: bytes) -> list[tuple[int, int, bytes]]:
+    """Term, kind and payload of each entry."""
+    found = []
+    offset = 0
+    while offset < len(blob):
+        size, kind, term = _ENTRY.unpack_from(blob, offset)
+        offset += _ENTRY.size
+        found.append((term, kind, bytes(blob[offset : offset + size])))
+        offset += size
+    return found
+
+
+@dataclass(slots=True)
+class DurableGroup:
+    """What a node's disk has of one group."""
+
+    hard_state: HardState = NO_STATE
+    base_index: int = 0
+    base_term: int = 0
+    terms: list[int] = field(default_factory=list)
+    """Of the entries after the base."""
+
+    @property
+    def last_index(self) -> int:
+        return self.base_index + len(self.terms)
+
+    def term(self, index: int) -> int:
+        """The term of an entry, 0 if it is not here."""
+        place = index - self.base_index - 1
+        if place == -1:
+            return self.base_term
+        return self.terms[place] if 0 <= place < len(self.terms) else 0
+
+    def since(self, index: int) -> list[int]:
+        """The term of that entry and of all after it."""
+        return [self.term(index), *self.terms[index - self.base_index :]]
+
+    def has(self, index: int, term: int) -> bool:
+        """Whether the entry is here, or in the state that the log builds on."""
+        return index <= self.base_index or self.term(index) == term
+
+
+@dataclass(slots=True)
+class History:
+    """What is known of one group over all of its replicas."""
+
+    entries: dict[tuple[int, int], tuple[int, int, bytes]] = field(default_factory=dict)
+    """(index, term) -> term before it, kind, payload, of every entry that was ever durable."""
+    committed: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """index -> its term, and a term in which it was certainly committed."""
+    top: int = 0
+    leaders: dict[int, int] = field(default_factory=dict)
+
+
+class Checks:
+    """The rules, and what has to be remembered to check them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.groups: dict[int, History] = {}
+        self.values: set[bytes] = set()
+        """What committed entries write."""
+        self.destroyed: set[int] = set()
+        """Nodes whose disk has lost something that was durable."""
+        self.disks: dict[int, dict[int, DurableGroup]] = {}
+        self._positions: dict[int, int] = {}
+        self._under_way: dict[int, deque[tuple[int, list[Item]]]] = {}
+        self._seen: dict[tuple[int, int], tuple[int, int, Role, int]] = {}
+
+    # The disk
+
+    def formatted(self, node_id: int) -> None:
+        """The node has an empty disk."""
+        self.disks.pop(node_id, None)
+
+    def opened(self, node_id: int, log: WriteAheadLog | None, corrupt: str) -> None:
+        """A node recovers: it must find exactly what was durable, or say that it does not.
+
+        What was under way when it stopped may be there or not, but whole
+        records only, and not one without those before it.
+        """
+        if log is None:
+            if node_id not in self.destroyed:
+                raise Violation(f"recovery: node {node_id} calls an intact log corrupt: {corrupt}")
+            return
+        under_way = self._under_way.pop(node_id, deque())
+        if node_id in self.disks:
+            position = self._positions[node_id]
+            if log.position < position:
+                self._lost(node_id, position, log.position)
+            while under_way and under_way[0][0] <= log.position:
+                self._apply(node_id, *under_way.popleft())
+            self._compare(node_id, log)
+        else:
+            self.disks[node_id] = {gid: _recovered(log, gid) for gid in log.groups}
+            self._positions[node_id] = log.position
+        self._under_way[node_id] = deque()
+
+    def _lost(self, node_id: int, position: int, found: int) -> None:
+        if node_id in self.destroyed and found == position - 1:
+            raise DocumentedLoss(f"node {node_id} takes its damaged last record for a torn one")
+        raise Violation(
+            f"recovery: node {node_id} finds {found} records without complaint, {position} were"
+            " durable"
+        )
+
+    def _compare(self, node_id: int, log: WriteAheadLog) -> None:
+        disk = self.disks[node_id]
+        if list(disk) != list(log.groups) and sorted(disk) != sorted(log.groups):
+            raise Violation(
+                f"recovery: node {node_id} has groups {list(log.groups)}, not {list(disk)}"
+            )
+        for gid, expected in disk.items():
+            found = _recovered(log, gid)
+            first = max(found.base_index, expected.base_index)
+            if (
+                found.hard_state != expected.hard_state
+                or found.last_index != expected.last_index
+                or found.since(first) != expected.since(first)
+            ):
+                raise Violation(
+                    f"recovery: node {node_id} finds {found} of group {gid} instead of {expected}"
+                )
+
+    def started(self, node_id: int, node: Node, log: WriteAheadLog | None) -> None:
+        """Watch what the node hands to its disk and to others."""
+        for key in [key for key in self._seen if key[0] == node_id]:
+            del self._seen[key]
+        if node.quarantined and node_id not in self.destroyed:
+            raise Violation(f"recovery: node {node_id} has intact disks, but {node.quarantined}")
+        if log is None or node.quarantined:
+            return
+        append, send = log.append, node.send
+        under_way = self._under_way[node_id]
+
+        def watched_append(items: list[Item]) -> object:
+            request = append(items)
+            under_way.append((request.position, list(items)))
+            return request
+
+        def watched_send(to: int, message: Message, bulk: bool) -> None:
+            if message.kind in (_APPEND_REPLY, _VOTE_REPLY, _VOTE, _HEARTBEAT_REPLY):
+                self._promised(node_id, message)
+            send(to, message, bulk)
+
+        log.append = watched_append  # type: ignore[method-assign,assignment]
+        node.send = watched_send  # type: ignore[method-assign]
+
+    def crashed(self, node_id: int) -> None:
+        """What is under way may become durable or not: `opened` finds out."""
+
+    def durable(self, node_id: int, position: int) -> None:
+        """The sync of a record has ended."""
+        under_way = self._under_way[node_id]
+        while under_way and under_way[0][0] <= position:
+            self._apply(node_id, *under_way.popleft())
+
+    def _apply(self, node_id: int, position: int, items: list[Item]) -> None:
+        self._positions[node_id] = position
+        disk = self.disks[node_id]
+        for gid, kind, first_index, payload in items:
+            group = disk.setdefault(gid, DurableGroup())
+            if kind == codec.ENTRIES:
+                self._entries(node_id, gid, group, first_index, payload)
+            elif kind == codec.HARD_STATE:
+                self._hard_state(node_id, gid, group, decode_hard_state(payload))
+            elif kind == codec.GROUP_STATE:
+                state = decode_group_state(payload)
+                self._hard_state(node_id, gid, group, state.hard_state)
+                group.base_index, group.base_term = state.base_index, state.base_term
+                group.terms.clear()
+
+    def _hard_state(self, node_id: int, gid: int, group: DurableGroup, new: HardState) -> None:
+        old = group.hard_state
+        if (
+            new.term < old.term
+            or (new.term == old.term and old.vote not in (0, new.vote))
+            or new.commit < old.commit
+        ):
+            raise Violation(f"hard state: node {node_id}, group {gid}: {new} follows {old}")
+        group.hard_state = new
+
+    def _entries(
+        self, node_id: int, gid: int, group: DurableGroup, first_index: int, blob: bytes
+    ) -> None:
+        """Log matching: the same index and term, the same entry and the same before it."""
+        known = self._group(gid).entries
+        if not group.base_index < first_index <= group.last_index + 1:
+            raise Violation(
+                f"log: node {node_id}, group {gid}: entries from {first_index} on do not fit a log"
+                f" from {group.base_index} to {group.last_index}"
+            )
+        before = group.term(first_index - 1)
+        del group.terms[first_index - group.base_index - 1 :]
+        for index, (term, kind, payload) in enumerate(parse_entries(blob), first_index):
+            entry = (before, kind, payload)
+            if known.setdefault((index, term), entry) != entry:
+                raise Violation(
+                    f"log matching: group {gid}, entry {index} of term {term} on node {node_id}"
+                    f" is {entry}, elsewhere {known[index, term]}"
+                )
+            group.terms.append(term)
+            before = term
+
+    def _group(self, gid: int) -> History:
+        found = self.groups.get(gid)
+        if found is None:
+            found = self.groups[gid] = History()
+        return found
+
+    # Promises
+
+    def _promised(self, node_id: int, message: Message) -> None:
+        """A message leaves that says what this replica will not forget: it must be durable."""
+        group = self.disks[node_id].get(message.gid, DurableGroup())
+        state = group.hard_state
+        if message.reject or state.term > message.term:
+            return  # what it promised of an earlier term it cannot break any more
+        if message.kind == _APPEND_REPLY:
+            kept = message.index <= group.last_index
+        elif message.kind == _HEARTBEAT_REPLY:
+            kept = not message.context or state.term == message.term
+        elif message.kind == _VOTE:
+            kept = (state.term, state.vote) == (message.term, message.sender)
+        else:
+            kept = (state.term, state.vote) == (message.term, message.to)
+        if not kept:
+            raise Violation(
+                f"promise: node {node_id} sends {message}, but durable is {state} and a log to"
+                f" {group.last_index}"
+            )
+
+    def acknowledged(self, value: bytes, who: str) -> None:
+        """A client was told that a write has taken effect."""
+        if value not in self.values:
+            raise Violation(
+                f"acknowledged: {who} was told that {value!r} is written, it is not committed"
+            )
+
+    # Replicas
+
+    def turned(self, node_id: int, node: Node) -> None:
+        """A node has had its turn."""
+        for gid, replica in node.replicas.items():
+            raft = replica.raft
+            now = (raft.term, raft.commit, raft.role, replica.applied)
+            before = self._seen.get((node_id, gid))
+            if now != before:
+                self._seen[node_id, gid] = now
+                if before is None:
+                    before = (0, raft.log.base_index, Role.FOLLOWER, 0)
+                self._changed(node_id, replica, before, now)
+
+    def _changed(
+        self,
+        node_id: int,
+        replica: Replica,
+        before: tuple[int, int, Role, int],
+        now: tuple[int, int, Role, int],
+    ) -> None:
+        gid, group = replica.gid, self._group(replica.gid)
+        term, commit, role, applied = now
+        if term < before[0]:
+            raise Violation(f"terms: node {node_id}, group {gid} goes from {before[0]} to {term}")
+        led = before[2] is LEADER and before[0] == term
+        if role is LEADER and not led:
+            self._leads(node_id, replica, group)
+        if commit < before[1]:
+            raise Violation(f"commit: node {node_id}, group {gid} from {before[1]} to {commit}")
+        if commit > before[1]:
+            self._committed(node_id, replica, group, before[1] + 1, commit)
+            if role is LEADER and led and replica.raft.log.term(commit) != term:
+                raise Violation(
+                    f"commit by count: node {node_id} leads group {gid} in term {term} and commits"
+                    f" {commit} of term {replica.raft.log.term(commit)}"
+                )
+        durable = self.disks[node_id].get(gid)
+        if applied > commit or (applied and (durable is None or applied > durable.last_index)):
+            raise Violation(
+                f"applied: node {node_id}, group {gid} has applied {applied}, committed {commit},"
+                f" durable {durable and durable.last_index}"
+            )
+
+    def _leads(self, node_id: int, replica: Replica, group: History) -> None:
+        raft = replica.raft
+        other = group.leaders.setdefault(raft.term, replica.replica_id)
+        if other != replica.replica_id:
+            raise Violation(
+                f"one leader per term: group {replica.gid}, replicas {other} and"
+                f" {replica.replica_id} lead in term {raft.term}"
+            )
+        index = group.top
+        while index and group.committed[index][1] >= raft.term:
+            index -= 1
+        if index <= raft.log.base_index:
+            return
+        if raft.log.last_index < index or raft.log.term(index) != group.committed[index][0]:
+            raise Violation(
+                f"leader completeness: node {node_id} leads group {replica.gid} in term"
+                f" {raft.term} without entry {index}, committed in term {group.committed[index][1]}"
+            )
+
+    def _committed(
+        self, node_id: int, replica: Replica, group: History, first: int, last: int
+    ) -> None:
+        """State machine safety: everybody commits the same. And it is on a majority of disks."""
+        gid, log = replica.gid, replica.raft.log
+        for index in range(max(first, log.base_index + 1), last + 1):
+            term = log.term(index)
+            known = group.committed.get(index)
+            if known is None:
+                self._first_committed(replica, group, index, term)
+            elif known[0] != term:
+                raise Violation(
+                    f"state machine safety: node {node_id} commits entry {index} of group {gid} of"
+                    f" term {term}, others of term {known[0]}"
+                )
+        if last > group.top:
+            group.top = last
+            self._on_quorum(replica, last, log.term(last))
+
+    def _first_committed(self, replica: Replica, group: History, index: int, term: int) -> None:
+        entry = group.entries.get((index, term))
+        if entry is None:
+            raise Violation(
+                f"committed: entry {index} of term {term} of group {replica.gid} is not durable"
+                " anywhere"
+            )
+        group.committed[index] = (term, replica.raft.term)
+        if entry[1] == _COMMANDS and replica.gid:
+            self.values.update(VALUE.findall(entry[2]))
+
+    def _on_quorum(self, replica: Replica, index: int, term: int) -> None:
+        conf = conf_of(replica)
+
+        def has(replica_id: int) -> bool:
+            node_id = replica.members.get(replica_id, 0)
+            group = self.disks.get(node_id, {}).get(replica.gid)
+            return node_id in self.destroyed or (group is not None and group.has(index, term))
+
+        for voters in (conf.voters, conf.outgoing):
+            if voters and 2 * sum(map(has, voters)) <= len(voters):
+                raise Violation(
+                    f"committed: entry {index} of term {term} of group {replica.gid} counts as"
+                    f" committed, durable on {[it for it in voters if has(it)]} of {voters}"
+                )
+
+
+def conf_of(replica: Replica) -> ConfState:
+    """The configuration that counts for a replica now."""
+    return replica.raft.config.conf
+
+
+def _recovered(log: WriteAheadLog, gid: int) -> DurableGroup:
+    group = log.groups[gid]
+    terms: list[int] = []
+    while group.base_index + len(terms) < group.last_index:
+        first = group.base_index + len(terms) + 1
+        blob, _ = log.read(gid, first, group.last_index, 1 << 30)
+        terms += [term for term, _, _ in parse_entries(blob)]
+    return DurableGroup(group.hard_state, group.base_index, group.base_term, terms)

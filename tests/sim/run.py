@@ -1,0 +1,275 @@
+"""One simulation: a cluster, clients and trouble from one seed, then calm, then the reckoning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+from eraft._impl import hashing
+from eraft.node.replica import Replica
+from eraft.storage import rows as layout
+from tests.linear.checker import explain_all
+from tests.sim.checks import Violation
+from tests.sim.clients import NUMBER_COMMANDS, TEXT_COMMANDS, Histories, Script
+from tests.sim.conditions import Conditions
+from tests.sim.dice import Dice
+from tests.sim.disk import Disk
+from tests.sim.faults import Nemesis
+from tests.sim.world import TICK_US, World, opened
+
+CALM_TICKS = 400
+OPENED_LIVE = 20
+"""One seed in so many opens its cluster itself."""
+OPERATIONS_LEAST = 200
+STRIKES_LEAST = 5
+
+
+@dataclass(slots=True, frozen=True)
+class Profile:
+    """How large a simulation is."""
+
+    nodes: int = 3
+    groups: int = 1
+    clients: int = 5
+    ticks: int = 600
+
+
+STANDARD = Profile()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a simulation did."""
+
+    seed: int
+    digest: int
+    operations: int
+    strikes: int
+    events: int
+    kinds: list[str]
+
+
+def conditions_of(dice: Dice) -> Conditions:
+    """How fast and reliable everything is in one seed."""
+    conditions = Conditions(
+        network_us=dice.choice(((100, 500), (200, 5_000), (1_000, 30_000))),
+        client_us=dice.choice(((50, 300), (100, 5_000))),
+        dial_us=(20_000, 1_000_000),
+        notice_us=dice.choice(((100, 1_000), (1_000, 2_000_000))),
+        disk_us=dice.choice(((100, 300), (200, 20_000), (2_000, 60_000))),
+        flush_us=(10_000, 2_000_000),
+        turn_us=dice.choice(((0, 0), (0, 2_000))),
+        segment_bytes=dice.choice((16, 64, 256)) * 1024,
+        retention_bytes=dice.choice((32 * 1024, 128 * 1024, 1 << 30)),
+        tail_bytes=dice.choice((1024, 16 * 1024, 1 << 26)),
+        drift=dice.choice((0.0, 0.0, 0.15)),
+    )
+    if dice.random() < 0.4:
+        conditions.spike_chance = dice.choice((0.001, 0.02))
+        conditions.spike_us = (50_000, 1_500_000)
+    if dice.random() < 0.4:
+        conditions.drop = dice.choice((0.0, 0.02, 0.2))
+        conditions.duplicate = dice.choice((0.0, 0.02, 0.2))
+        conditions.late = dice.choice((0.0, 0.02, 0.1))
+        conditions.late_us = (1_000, dice.choice((50_000, 3_000_000)))
+    return conditions
+
+
+class Simulation:
+    """Runs one seed."""
+
+    def __init__(self, seed: int, profile: Profile = STANDARD, story: list[str] | None = None):
+        self.seed = seed
+        self.profile = profile
+        self.dice = Dice(seed)
+        conditions = conditions_of(self.dice)
+        start = replace(conditions, drop=0.0, duplicate=0.0, late=0.0, spike_chance=0.0)
+        self.world = self._open(start)
+        self.world.story = story
+        self.world.tell(f"seed {seed}: {conditions}")
+        self.world.conditions = conditions
+        self.histories = histories_of(self.world, profile.groups)
+        self.scripts = [
+            Script(self.world, self.histories, number, self.dice)
+            for number in range(1, profile.clients + 1)
+        ]
+        self.nemesis = Nemesis(self.world, self.dice)
+        self._reads = self.dice.choice((0.2, 0.5))
+        self._think_us = self.dice.choice((150_000, 300_000))
+        self._pipelines = self.dice.choice(((1,), (1, 1, 2, 3, 6)))
+        self._over = False
+
+    def _open(self, conditions: Conditions) -> World:
+        """A cluster that is open; mostly one that was opened before, as that takes time."""
+        profile = self.profile
+        if self.seed % OPENED_LIVE == 0:
+            return opened(profile.groups, profile.nodes, self.seed, conditions)
+        disks = {
+            node_id: disk.copy(conditions)
+            for node_id, disk in disks_of_opened(profile.groups, profile.nodes).items()
+        }
+        world = World(profile.nodes, self.seed, conditions=conditions, disks=disks)
+        gids = range(profile.groups + 1)
+        world.until(lambda: all(world.ready(gid) for gid in gids))
+        return world
+
+    def run(self) -> Outcome:
+        """AssertionError (mostly a `Violation`) if something does not hold."""
+        world = self.world
+        world.tell(f"kinds of faults: {sorted({kind.__name__ for kind in self.nemesis.kinds})}")
+        for script in self.scripts:
+            self._think_later(script)
+        self._strike()
+        end_us = world.now_us + self.profile.ticks * TICK_US
+        while world.now_us < end_us or not self._enough():
+            world.run_for(TICK_US)
+        self._over = True
+        self._calm()
+        self._reckon()
+        return Outcome(
+            self.seed,
+            world.digest,
+            sum(len(history) for history in self.histories.of_key.values()),
+            self.nemesis.strikes,
+            world.events,
+            sorted({kind.__name__ for kind in self.nemesis.kinds}),
+        )
+
+    def _enough(self) -> bool:
+        operations = sum(len(history) for history in self.histories.of_key.values())
+        return operations >= OPERATIONS_LEAST and self.nemesis.strikes >= STRIKES_LEAST
+
+    # Trouble
+
+    def _strike(self) -> None:
+        if not self._over:
+            self.world.later(self.nemesis.strike(), 0, self._strike)
+
+    def _think_later(self, script: Script) -> None:
+        delay_us = self.dice.within((self._think_us // 10, 2 * self._think_us))
+        self.world.later(delay_us, 0, self._think, script)
+
+    def _think(self, script: Script) -> None:
+        if self._over:
+            return
+        dice = self.dice
+        script.look()
+        if dice.random() < (0.05 if script.waiting else 0.01):
+            script.leave("by chance")
+        if not script.waiting or dice.random() < 0.1:
+            script.send(self._pipeline(reads_only=dice.random() < self._reads))
+        self._think_later(script)
+
+    def _pipeline(self, reads_only: bool) -> list[tuple[str, bytes]]:
+        dice, histories = self.dice, self.histories
+        found = []
+        for _ in range(dice.choice(self._pipelines)):
+            if dice.random() < 0.7:
+                name = "GET" if reads_only else dice.choice(TEXT_COMMANDS)
+                found.append((name, dice.choice(histories.texts)))
+            else:
+                name = "GET" if reads_only else dice.choice(NUMBER_COMMANDS)
+                found.append((name, dice.choice(histories.numbers)))
+        return found
+
+    # Calm
+
+    def _calm(self) -> None:
+        """Without faults everything has to work again soon, and what was acknowledged is there."""
+        world = self.world
+        conditions = world.conditions
+        conditions.drop = conditions.duplicate = conditions.late = conditions.spike_chance = 0.0
+        self.nemesis.repair()
+        self._until(self._settled, "all groups are led and all clients are answered")
+        for script in self.scripts[:2]:
+            for key in self.histories.of_key:
+                name = "INCR" if key in self.histories.numbers else "SET"
+                self._until_executed(script, [("GETRANGE", key), (name, key), ("GET", key)])
+
+    def _until_executed(self, script: Script, commands: list[tuple[str, bytes]]) -> None:
+        for _ in range(20):
+            before = script.executed
+            script.send(commands)
+            self._until(lambda: not script.waiting, f"client {script.number} is answered")
+            if script.executed - before == len(commands):
+                return
+        raise Violation(f"progress: {commands} are not executed")
+
+    def _until(self, condition: object, what: str) -> None:
+        for _ in range(CALM_TICKS):
+            for script in self.scripts:
+                script.look()
+            if condition():  # type: ignore[operator]
+                return
+            self.world.run_for(TICK_US)
+        raise Violation(f"progress: it does not happen that {what}")
+
+    def _settled(self) -> bool:
+        world = self.world
+        good = [world.nodes[node_id] for node_id in self.nemesis.good()]
+        for gid in range(self.profile.groups + 1):
+            leader = world.leader(gid)
+            if not leader or any(node.leader_of(gid) != leader for node in good):
+                return False
+        return not any(script.waiting for script in self.scripts)
+
+    # Reckoning
+
+    def _reckon(self) -> None:
+        world = self.world
+        found = explain_all(self.histories.of_key)
+        if found:
+            raise Violation(f"linearizable: {found}")
+
+        def caught_up() -> bool:
+            return all(
+                len({world.nodes[node_id].replicas[gid].applied for node_id in good}) == 1
+                for gid in range(self.profile.groups + 1)
+            )
+
+        good = self.nemesis.good()
+        self._until(caught_up, "all replicas have applied the same")
+        for gid in range(self.profile.groups + 1):
+            first, *others = [rows_of(world.nodes[node_id].replicas[gid]) for node_id in good]
+            for node_id, rows in zip(good[1:], others, strict=True):
+                if rows != first:
+                    differing = sorted(set(rows) ^ set(first))[:4]
+                    raise Violation(
+                        f"equal replicas: group {gid} on nodes {good[0]} and {node_id}: {differing}"
+                    )
+
+
+@cache
+def disks_of_opened(groups: int, nodes: int) -> dict[int, Disk]:
+    """What is on the disks of a cluster that was opened and stopped."""
+    world = opened(groups, nodes)
+    world.tick(40)
+    for node_id in world.ids:
+        world.stop(node_id)
+    return world.disks
+
+
+def histories_of(world: World, groups: int) -> Histories:
+    """Some keys for texts and for numbers in each group."""
+    owners = world.nodes[1].table.owners()
+    texts, numbers = [], []
+    for gid in range(1, groups + 1):
+        for prefix, count, found in (("text", 4, texts), ("number", 2, numbers)):
+            keys = (b"%s%d" % (prefix.encode(), number) for number in range(10_000))
+            own = (key for key in keys if owners[hashing.bucket_of(key)] == gid)
+            found += [next(own) for _ in range(count)]
+    return Histories(texts, numbers)
+
+
+def rows_of(replica: Replica) -> list[tuple[bytes, bytes]]:
+    """All rows, without the generation, and without those of the buckets, which are many."""
+    generation = replica.rows.generation
+    start, end = layout.generation_range(generation)
+    skipped, after = layout.kind_range(generation, layout.BUCKET)
+    scans = (replica.rows.scan(start, skipped), replica.rows.scan(after, end))
+    return [(key[4:], row) for scan in scans for key, row in scan]
+
+
+def simulate(seed: int, profile: Profile = STANDARD, story: list[str] | None = None) -> Outcome:
+    """Run one seed; AssertionError if something does not hold."""
+    return Simulation(seed, profile, story).run()

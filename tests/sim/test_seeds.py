@@ -1,0 +1,44 @@
+"""Whole clusters in random trouble, and that chance is all in the seed.
+
+ERAFT_SEEDS sets how many seeds are tried, ERAFT_SEED the first one; `make sim` uses all cores.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.sim.run import OPENED_LIVE, OPERATIONS_LEAST, STRIKES_LEAST, Profile, simulate
+
+FIRST_SEED = int(os.environ.get("ERAFT_SEED", "1"))
+SEEDS = range(FIRST_SEED, FIRST_SEED + int(os.environ.get("ERAFT_SEEDS", "10")))
+DIGESTS = f"""
+from tests.sim.run import simulate
+print([simulate(seed).digest for seed in (1, 2, {OPENED_LIVE})])
+"""
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_trouble(seed: int) -> None:
+    outcome = simulate(seed)
+    assert outcome.strikes >= STRIKES_LEAST, "too little trouble to show anything"
+    assert outcome.operations >= OPERATIONS_LEAST, "the clients did too little to show anything"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_more_nodes_and_groups(seed: int) -> None:
+    simulate(seed, Profile(nodes=5, groups=2, ticks=300))
+
+
+def test_a_seed_is_the_same_with_every_implementation_and_hash_seed() -> None:
+    digests = set()
+    for implementation, hash_seed in (("cython", "0"), ("cython", "1"), ("python", "2")):
+        environment = {**os.environ, "ERAFT_IMPL": implementation, "PYTHONHASHSEED": hash_seed}
+        done = subprocess.run(
+            [sys.executable, "-c", DIGESTS], env=environment, capture_output=True, check=True
+        )
+        digests.add(done.stdout)
+    assert len(digests) == 1, digests

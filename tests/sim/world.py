@@ -1,0 +1,570 @@
+"""A whole cluster in one process: real nodes on injected files, network and time.
+
+Everything but sockets, threads and the clock is the real thing. A `World` is
+a queue of events in simulated time; all chance comes from one seed. By
+default nothing takes time and nothing goes wrong by itself: tests cut links,
+stall disks, crash and restart nodes, and `settle` runs what there is to do
+now, `tick` lets time pass. What must hold of every group at every moment is
+checked all the time (`tests.sim.checks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from heapq import heappop, heappush
+from typing import Any
+from zlib import crc32
+
+from eraft.errors import LogCorrupt, StorageError
+from eraft.node import hello
+from eraft.node.client import Client
+from eraft.node.node import Node
+from eraft.node.options import NodeOptions
+from eraft.storage.directory import Identity
+from eraft.storage.segments import Preparation
+from eraft.storage.wal import WriteAheadLog, WriteRequest
+from eraft.types import NodeAddress
+from tests.sim.checks import Checks
+from tests.sim.conditions import Conditions
+from tests.sim.dice import Dice
+from tests.sim.disk import Disk
+from tests.sim.network import Network
+
+START_MS = 1_700_000_000_000
+START_US = 1_000_000_000
+TICK_US = 50_000
+DISK_CHECK_TICKS = 20
+EVENTS_LIMIT = 200_000
+"""Of one moment: more means that the cluster goes round in circles."""
+
+Action = tuple[Callable[..., None], tuple[Any, ...]]
+Event = tuple[int, int, int, int, Callable[..., None], tuple[Any, ...]]
+"""When, a number that orders what is at the same time, node and its life (or 0), what to do."""
+
+
+class Conversation:
+    """A client of one node: what it sends, and the bytes that it got back."""
+
+    def __init__(self, world: World, node_id: int) -> None:
+        self.received = b""
+        self.closed = ""
+        self.node_id = node_id
+        self.on_data: Callable[[], None] | None = None
+        """Called when something has come."""
+        self._world = world
+        self._life = world.life(node_id)
+        self._sends_us = 0
+        self._comes_us = 0
+        self.client: Client = world.nodes[node_id].connect(
+            "10.0.0.9:9", "10.0.0.1:1", self._ready, self._closed
+        )
+
+    def send(self, *commands: str | bytes) -> None:
+        """Send inline commands (text) or raw bytes."""
+        world = self._world
+        if self._life != world.life(self.node_id):
+            return
+        for command in commands:
+            data = command.encode() + b"\r\n" if isinstance(command, str) else command
+            if world.conditions.client_us[1]:
+                arrives_us = world.now_us + world.dice.within(world.conditions.client_us)
+                self._sends_us = max(self._sends_us, arrives_us)
+                world.later(self._sends_us - world.now_us, self.node_id, self._deliver, data)
+            else:
+                self._deliver(data)
+
+    def _deliver(self, data: bytes) -> None:
+        with self._world.acting(self.node_id):
+            self.client.receive(data)
+
+    def _ready(self) -> None:
+        """Output waits; the world takes it after the turn."""
+
+    def _closed(self, why: str, at_once: bool) -> None:
+        self.closed = why
+
+    def take(self) -> None:
+        """The node's output is on its way, also if the node does not live to see it arrive."""
+        if not self.client.slots.output:
+            return
+        data = self.client.slots.take()
+        world = self._world
+        arrives_us = world.now_us + world.dice.within(world.conditions.client_us)
+        self._comes_us = max(self._comes_us, arrives_us)
+        if self._comes_us > world.now_us:
+            world.later(self._comes_us - world.now_us, 0, self._came, data)
+        else:
+            self._came(data)
+
+    def _came(self, data: bytes) -> None:
+        self._world.witness(data)
+        self.received += data
+        if self.on_data is not None:
+            self.on_data()
+
+    def hang_up(self) -> None:
+        """End it; the node finds out as soon as it can."""
+        world = self._world
+        if self._life == world.life(self.node_id):
+            world.later(0, self.node_id, self._hung_up)
+
+    def _hung_up(self) -> None:
+        self._world.conversations[self.node_id].remove(self)
+        with self._world.acting(self.node_id) as node:
+            node.disconnect(self.client)
+
+
+class World:
+    """Nodes 1..n, the first `members` of them (all, if 0) founders of the metaserver."""
+
+    def __init__(
+        self,
+        nodes: int = 3,
+        seed: int = 1,
+        members: int = 0,
+        conditions: Conditions | None = None,
+        disks: dict[int, Disk] | None = None,
+    ) -> None:
+        """With `disks` the nodes go on from there."""
+        self.dice = Dice(seed)
+        self.conditions = conditions or Conditions()
+        self.now_us = START_US
+        self.digest = 0
+        """Checksum of everything that has arrived anywhere, and when."""
+        self.wall_offset_ms: dict[int, int] = {}
+        self.ids = list(range(1, nodes + 1))
+        drift = self.conditions.drift
+        self.clock_rate = {
+            node_id: 1.0 + drift * (2 * self.dice.random() - 1) for node_id in self.ids
+        }
+        """How fast the clocks of nodes run."""
+        self.nodes: dict[int, Node] = {}
+        self.stalled: set[int] = set()
+        self.paused: set[int] = set()
+        self.conversations: dict[int, list[Conversation]] = {}
+        self.on_failure: Callable[[int, StorageError], None] | None = None
+        """What happens to a node whose disk fails; without it the error comes out."""
+        self.story: list[str] | None = None
+        self.actor = 0
+        """The node that is doing something just now, for the story."""
+        self.events = 0
+        self._queue: list[Event] = []
+        self._count = 0
+        self._lives = dict.fromkeys(self.ids, 1)
+        self._ticks: dict[int, int] = {}
+        self._awake: set[int] = set()
+        self._stuck: dict[int, list[Action]] = {}
+        self._backlog: dict[int, list[Action]] = {}
+        self.network = Network(self)
+        self.checks = Checks(self)
+        founders = self.ids[: members or nodes]
+        self.founders = founders
+        self.metaserver = {node_id: f"10.0.0.{node_id}:7000" for node_id in founders}
+        self.disks: dict[int, Disk] = disks or {}
+        for node_id in self.ids:
+            if disks is None:
+                self.format(node_id, f"{node_id:032x}")
+            self.start(node_id)
+
+    # Nodes
+
+    def format(self, node_id: int, store_id: str) -> None:
+        """A new disk for a node."""
+        self.checks.formatted(node_id)
+        identity = Identity("test", node_id, store_id, self.metaserver)
+        self.disks[node_id] = Disk(identity, self.founders, self.conditions)
+
+    def start(self, node_id: int) -> None:
+        """Start a node on its disk. StorageError if that cannot be read."""
+        disk = self.disks[node_id]
+        address = NodeAddress(
+            node_id,
+            disk.identity.store_id,
+            f"10.0.0.{node_id}:6379",
+            f"10.0.0.{node_id}:7000",
+            f"10.0.0.{node_id}:8000",
+        )
+        options = NodeOptions(
+            data_dir=f"node{node_id}",
+            segment_size_bytes=self.conditions.segment_bytes,
+            log_retention_bytes=self.conditions.retention_bytes,
+            log_tail_bytes=self.conditions.tail_bytes,
+        )
+        log, corrupt = None, ""
+        self.actor = node_id
+        try:
+            log = WriteAheadLog.open(disk.files, disk.options)
+        except LogCorrupt as error:
+            corrupt = str(error)
+        self.checks.opened(node_id, log, corrupt)
+        dice = Dice(self.dice.getrandbits(64))
+        wall_ms, now_s = self.wall_ms(node_id), self.local_s(node_id)
+        node = Node(
+            options,
+            disk.identity,
+            address,
+            log,
+            corrupt,
+            disk.store,
+            dice,
+            100 + node_id,
+            wall_ms,
+            now_s,
+        )
+        self.nodes[node_id] = node
+        self.conversations[node_id] = []
+        self._stuck[node_id] = []
+        self._backlog[node_id] = []
+        self._ticks[node_id] = 0
+        self._check_disk(node_id)
+        self.checks.started(node_id, node, log)
+        self.tell(f"node {node_id} starts {node.quarantined and 'quarantined: '}{node.quarantined}")
+        self.wake(node_id)
+        self._tick_later(node_id)
+        self.network.dial_all()
+
+    def crash(self, node_id: int, power: bool = True) -> None:
+        """Stop a node at once.
+
+        A power cut loses what was not synced, in part or whole. If only the
+        process dies, the files are as they were written, but not all of that
+        is durable; the state store falls back all the same.
+        """
+        self.tell(f"node {node_id} {'loses its power' if power else 'is killed'}")
+        disk = self.disks[node_id]
+        if power:
+            disk.files.crash(self.dice)
+        disk.store.crash(self.dice)
+        self._gone(node_id)
+
+    def stop(self, node_id: int) -> None:
+        """Stop a node in an orderly way."""
+        self.tell(f"node {node_id} is stopped")
+        with self.acting(node_id) as node:
+            node.write_all_behind()
+        self.disks[node_id].store.flush()
+        self._gone(node_id)
+
+    def _gone(self, node_id: int) -> None:
+        del self.nodes[node_id]
+        for conversation in self.conversations[node_id]:
+            conversation.closed = conversation.closed or "the node is gone"
+        self.paused.discard(node_id)
+        self._lives[node_id] += 1
+        self._awake.discard(node_id)
+        self.checks.crashed(node_id)
+        self.network.crashed(node_id)
+
+    def _failed(self, node_id: int, error: StorageError) -> None:
+        if self.on_failure is None:
+            raise error
+        self.tell(f"node {node_id} stops: {error}")
+        self.crash(node_id, power=False)
+        self.on_failure(node_id, error)
+
+    def connect(self, node_id: int) -> Conversation:
+        """A client of the node."""
+        conversation = Conversation(self, node_id)
+        self.conversations[node_id].append(conversation)
+        return conversation
+
+    def life(self, node_id: int) -> int:
+        """How often the node was started, 0 while it is down."""
+        return self._lives[node_id] if node_id in self.nodes else 0
+
+    # Time
+
+    @property
+    def now_s(self) -> float:
+        """Simulated time in seconds."""
+        return self.now_us / 1e6
+
+    def local_s(self, node_id: int) -> float:
+        """The monotonic clock of a node."""
+        return self.now_us * self.clock_rate[node_id] / 1e6
+
+    def wall_ms(self, node_id: int) -> int:
+        """The wall clock of a node."""
+        return START_MS + self.now_us // 1000 + self.wall_offset_ms.get(node_id, 0)
+
+    def tick(self, ticks: int = 1) -> None:
+        """Let time pass, a tick at a time, and settle after each."""
+        for _ in range(ticks):
+            self.run_for(TICK_US)
+            self.settle()
+
+    def until(self, condition: Callable[[], bool], ticks: int = 400) -> None:
+        """Let time pass until the condition holds."""
+        for _ in range(ticks):
+            if condition():
+                return
+            self.tick()
+        raise AssertionError("the condition did not come true")
+
+    def settle(self) -> None:
+        """Do everything that there is to do at this moment."""
+        self._touch_all()
+        self.run_for(0)
+
+    def step(self) -> None:
+        """Do what there is to do just now, and nothing that follows from it."""
+        self._touch_all()
+        last = max((event[1] for event in self._queue if event[0] <= self.now_us), default=0)
+        while self._queue and self._queue[0][0] <= self.now_us and self._queue[0][1] <= last:
+            self._run_one()
+
+    def _touch_all(self) -> None:
+        """Tests change things directly: whatever that was, everybody has a look."""
+        self.resume()
+        for node_id in self.nodes:
+            self.wake(node_id)
+
+    def run_for(self, time_us: int) -> None:
+        """Run the events of this time."""
+        self.resume()
+        queue, end_us = self._queue, self.now_us + time_us
+        count, moment_us = 0, self.now_us
+        while queue and queue[0][0] <= end_us:
+            if queue[0][0] > moment_us:
+                count, moment_us = 0, queue[0][0]
+            count += 1
+            assert count < EVENTS_LIMIT, "the cluster does not settle"
+            self._run_one()
+        self.now_us = end_us
+
+    def _run_one(self) -> None:
+        self.now_us, _, node_id, life, what, details = heappop(self._queue)
+        if node_id:
+            if self._lives[node_id] != life:
+                return
+            backlog = self._backlog[node_id]
+            if backlog or node_id in self.paused:
+                backlog.append((what, details))
+                return
+        self.events += 1
+        what(*details)
+
+    def later(self, delay_us: int, node_id: int, what: Callable[..., None], *details: Any) -> None:
+        """Do something after a time, to a node if it still lives its present life then."""
+        self._count += 1
+        life = self._lives[node_id] if node_id else 0
+        heappush(self._queue, (self.now_us + delay_us, self._count, node_id, life, what, details))
+
+    def resume(self) -> None:
+        """Let go on what no longer stalls or pauses."""
+        for node_id in self.nodes:
+            if self._stuck[node_id] and node_id not in self.stalled:
+                stuck, self._stuck[node_id] = self._stuck[node_id], []
+                for what, details in stuck:
+                    self.later(0, node_id, what, *details)
+            if self._backlog[node_id] and node_id not in self.paused:
+                self.later(0, 0, self._catch_up, node_id, self._lives[node_id])
+                self.network.dial_all()
+
+    def _catch_up(self, node_id: int, life: int) -> None:
+        """Everything that came while the node was paused comes now."""
+        while self._lives[node_id] == life and node_id not in self.paused:
+            if not self._backlog[node_id]:
+                return
+            what, details = self._backlog[node_id].pop(0)
+            self.events += 1
+            what(*details)
+
+    # What nodes do
+
+    @contextmanager
+    def acting(self, node_id: int) -> Iterator[Node]:
+        """Tell a node something: it knows the time, and has its turn afterwards."""
+        node = self.nodes[node_id]
+        self.actor = node_id
+        node.at(self.wall_ms(node_id), self.local_s(node_id))
+        try:
+            yield node
+        except StorageError as error:
+            self._failed(node_id, error)
+            return
+        self.wake(node_id)
+
+    def wake(self, node_id: int) -> None:
+        """The node has a turn soon."""
+        if node_id not in self._awake:
+            self._awake.add(node_id)
+            self.later(self.dice.within(self.conditions.turn_us), node_id, self._turn, node_id)
+
+    def _tick_later(self, node_id: int) -> None:
+        delay_us = int(TICK_US / self.clock_rate[node_id])
+        self.later(delay_us, node_id, self._tick, node_id)
+
+    def _tick(self, node_id: int) -> None:
+        self._tick_later(node_id)
+        with self.acting(node_id) as node:
+            node.tick()
+            self._ticks[node_id] += 1
+            if self._ticks[node_id] % DISK_CHECK_TICKS == 0:
+                self._check_disk(node_id)
+
+    def _check_disk(self, node_id: int) -> None:
+        """What the shell does every second, on a disk of which something is known."""
+        node, disk = self.nodes[node_id], self.disks[node_id]
+        if disk.free_bytes:
+            node.free_disk(disk.free_bytes)
+        if not node.quarantined:
+            node.log.retry_preparation()
+
+    def _turn(self, node_id: int) -> None:
+        self._awake.discard(node_id)
+        node = self.nodes[node_id]
+        self.actor = node_id
+        node.at(self.wall_ms(node_id), self.local_s(node_id))
+        try:
+            outputs = node.drain()
+        except StorageError as error:
+            self._failed(node_id, error)
+            return
+        assert outputs.again or not node._dirty, "nothing wakes the node for what is left to do"
+        for channel, queues in ((hello.MAIN, outputs.frames), (hello.BULK, outputs.bulk)):
+            for to, data in queues.items():
+                self.network.send(node_id, to, channel, data)
+        if outputs.record is not None:
+            self._write(node_id, outputs.record)
+            for preparation in node.log.preparations():
+                delay_us = self.dice.within(self.conditions.disk_us)
+                self.later(delay_us, node_id, self._prepare, node_id, preparation)
+        for conversation in self.conversations[node_id]:
+            conversation.take()
+        if outputs.peers_changed:
+            self.network.dial(node_id)
+        if outputs.flush:
+            delay_us = self.dice.within(self.conditions.flush_us)
+            batches = self.disks[node_id].store.batches
+            self.later(delay_us, node_id, self._flushed, node_id, batches)
+        if outputs.again:
+            self.wake(node_id)
+        self.checks.turned(node_id, node)
+
+    # Disks
+
+    def _write(self, node_id: int, request: WriteRequest) -> None:
+        disk = self.disks[node_id]
+        disk.write(request)
+        delay_us = self.dice.within(self.conditions.disk_us)
+        self.later(delay_us, node_id, self._written, node_id, request)
+
+    def _answers(self, node_id: int, what: Callable[..., None], *details: Any) -> bool:
+        """Whether the disk answers; otherwise it goes on with this when it does."""
+        if node_id in self.stalled:
+            self._stuck[node_id].append((what, (node_id, *details)))
+            return False
+        return True
+
+    def _written(self, node_id: int, request: WriteRequest) -> None:
+        if not self._answers(node_id, self._written, request):
+            return
+        try:
+            request.file.sync()
+        except OSError as error:
+            self._failed(node_id, StorageError(f"writing the log: {error}"))
+            return
+        self.checks.durable(node_id, request.position)
+        with self.acting(node_id) as node:
+            node.log_durable(request.position)
+
+    def _flushed(self, node_id: int, batches: int) -> None:
+        if self._answers(node_id, self._flushed, batches):
+            self.disks[node_id].store.flushed(batches)
+            with self.acting(node_id) as node:
+                node.store_flushed()
+
+    def _prepare(self, node_id: int, preparation: Preparation) -> None:
+        if not self._answers(node_id, self._prepare, preparation):
+            return
+        log = self.nodes[node_id].log
+        try:
+            preparation.run(self.disks[node_id].files)
+        except OSError as error:
+            log.prepare_failed(preparation, error)
+        else:
+            log.prepared(preparation)
+
+    # Links
+
+    def cut_link(self, a: int, b: int) -> None:
+        """Cut both directions between two nodes; the connections break."""
+        self.network.cut(a, b)
+
+    def heal(self) -> None:
+        """Mend all links."""
+        self.network.heal()
+
+    def isolate(self, node_id: int) -> None:
+        """Cut a node off from all others."""
+        for other in self.ids:
+            if other != node_id:
+                self.cut_link(node_id, other)
+
+    # What can be told about it
+
+    def witness(self, data: bytes | memoryview) -> None:
+        """Something arrives just now; it goes into the digest."""
+        self.digest = crc32(data, self.digest ^ (self.now_us & 0xFFFFFFFF))
+
+    def tell(self, what: str) -> None:
+        """Something for the story, if somebody reads it."""
+        if self.story is not None:
+            self.story.append(f"{(self.now_us - START_US) / 1e6:10.6f}  {what}")
+
+    # Operators
+
+    def meta(self, node_id: int, *words: str) -> bytes:
+        """A META command on a node's admin port, until it is answered."""
+        answers: list[bytes] = []
+        admin = self.nodes[node_id].connect_admin(lambda: None, lambda why, at_once: None)
+        with self.acting(node_id):
+            admin.receive(" ".join(("META", *words)).encode() + b"\r\n")
+
+        def answered() -> bool:
+            if admin.slots.output:
+                answers.append(admin.slots.take())
+            return bool(answers)
+
+        self.until(answered)
+        return answers[0]
+
+    def leader(self, gid: int) -> int:
+        """The node that serves a group, 0 while there is none."""
+        serving = [
+            (node.replicas[gid].raft.term, node_id)
+            for node_id, node in self.nodes.items()
+            if gid in node.replicas and node.replicas[gid].serving
+        ]
+        return max(serving)[1] if serving else 0
+
+    def ready(self, gid: int) -> bool:
+        """Whether the group is led and owns its buckets, and every node knows its leader."""
+        leader = self.leader(gid)
+        return bool(leader) and all(node.leader_of(gid) == leader for node in self.nodes.values())
+
+
+def opened(
+    groups: int = 1, nodes: int = 3, seed: int = 1, conditions: Conditions | None = None
+) -> World:
+    """A cluster whose groups 1..n own all buckets, each with a replica on every node."""
+    world = World(nodes, seed, conditions=conditions)
+    world.until(lambda: world.ready(0))
+    world.until(lambda: all(len(node.table.nodes) == nodes for node in world.nodes.values()))
+    world.until(
+        lambda: all(
+            address.client for node in world.nodes.values() for address in node.table.nodes.values()
+        )
+    )
+    for gid in range(1, groups + 1):
+        assert world.meta(1, "JOIN", str(gid), *map(str, world.ids)).startswith(b"$")
+    assert world.meta(1, "OPEN").startswith(b"$")
+    world.until(lambda: all(world.ready(gid) for gid in range(1, groups + 1)))
+    world.until(lambda: all(_owned(world, gid) for gid in range(1, groups + 1)))
+    return world
+
+
+def _owned(world: World, gid: int) -> bool:
+    return all(node.replicas[gid].machine.buckets_owned > 0 for node in world.nodes.values())
