@@ -75,6 +75,21 @@ def pause(scene: Scene) -> Iterator[None]:
         scene.victim.send(signal.SIGCONT)
 
 
+@contextmanager
+def sleep_and_wake_alone(scene: Scene) -> Iterator[None]:
+    """The node is paused until it leads no group any more, and wakes cut off from the others.
+
+    Until it notices, it believes that it leads, and clients ask it.
+    """
+    victim, cluster = scene.victim, scene.cluster
+    led = [gid for gid, group in victim.groups().items() if group["serving"]]
+    with cut_off(scene):
+        with pause(scene):
+            for gid in led:
+                wait_until(lambda gid=gid: cluster.leader(gid) is not None, "it has a successor")
+        yield
+
+
 # Disks
 
 
@@ -243,6 +258,7 @@ ALL: list[Fault] = [
     kill,
     kill_all,
     pause,
+    sleep_and_wake_alone,
     power_cut,
     power_cut_all,
     full_disk,

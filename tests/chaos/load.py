@@ -8,6 +8,7 @@ in the history as unknown, and its value is never written again.
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter, defaultdict
@@ -82,7 +83,7 @@ class Keys:
 
 
 class Client(threading.Thread):
-    """One client; of every four one pipelines, and one only reads, wherever it is let.
+    """One client; one that is pinned to a node only reads, there.
 
     Attributes:
         history: what it did, by key; commands that were certainly not executed are not in it.
@@ -91,8 +92,9 @@ class Client(threading.Thread):
         failure: what must not happen, which ended the client.
     """
 
-    def __init__(self, load: Load, number: int) -> None:
+    def __init__(self, load: Load, number: int, pinned: str = "") -> None:
         super().__init__(name=f"client {number}", daemon=True)
+        self.stopping = load.stopping
         self.history: dict[str, list[Operation]] = defaultdict(list)
         self.answered = Counter[int]()
         self.refused = 0
@@ -101,7 +103,7 @@ class Client(threading.Thread):
         self._number = number
         self._chance = Random(f"{load.seed} {number}")
         self._batch = PIPELINE if number % 4 == 1 else 1
-        self._reads_only = number % 4 == 0
+        self._pinned = pinned
         self._answer_s = ANSWER_S[number % 3]
         self._values = 0
         self._connections: dict[str, tuple[Wire, int]] = {}
@@ -112,7 +114,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         try:
             self._load.enter()
-            while not self._load.stopping.wait(INTERVAL_S):
+            while not self.stopping.wait(INTERVAL_S):
                 key = self._load.keys.draw(self._chance, self._batch)
                 self.execute(key, [self._draw(key) for _ in range(self._batch)])
         except Exception as error:
@@ -125,25 +127,29 @@ class Client(threading.Thread):
             wire.close()
 
     def _draw(self, key: str) -> tuple[str, bytes]:
-        name = "GET" if self._reads_only else self._chance.choice(COMMANDS[kind_of(key)])
+        name = "GET" if self._pinned else self._chance.choice(COMMANDS[kind_of(key)])
         if name not in ("SET", "APPEND"):
             return name, b""
         self._values += 1
         return name, b"%d.%d>" % (self._number, self._values)
 
     def execute(self, key: str, commands: list[tuple[str, bytes]]) -> None:
-        """Send commands on one key, again and again those that were not executed."""
+        """Send commands on one key, again and again those that were not executed.
+
+        One that is pinned lets go what its node refuses.
+        """
         give_up_s = time.monotonic() + REFUSED_S
         while commands := self._attempt(key, commands):
             self.refused += len(commands)
-            if self._load.stopping.wait(BACK_OFF_S) and self.is_alive():
+            if self._pinned or self.stopping.wait(BACK_OFF_S):
                 return
             assert time.monotonic() < give_up_s, f"{commands} on {key} is not executed for long"
 
     def _attempt(self, key: str, commands: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
         """Send the commands once; those that were certainly not executed."""
         gid = group_of(key)
-        where = self._leaders.pop(gid, "") or self._chance.choice(self._load.addresses)
+        where = self._pinned or self._leaders.pop(gid, "")
+        where = where or self._chance.choice(self._load.addresses)
         try:
             wire, connection = self._connect(where)
         except OSError:
@@ -160,7 +166,7 @@ class Client(threading.Thread):
             wire.send(b"".join(encode(key, it) for it in operations))
             # One after the other: what breaks in the middle leaves what came before it.
             refused.extend(it for it in operations if not self._receive(wire, gid, it))
-            if not refused and not self._reads_only:
+            if not refused:
                 self._leaders[gid] = where
         except OSError:
             # What was answered is known; everything after it is unknown.
@@ -189,7 +195,7 @@ class Client(threading.Thread):
         if where not in self._connections:
             wire = Wire(where, CONNECT_S)
             wire.socket.settimeout(self._answer_s)
-            if self._reads_only:
+            if self._pinned:
                 assert wire.ask("READONLY") == b"+OK\r\n"
             self._opened += 1
             self._connections[where] = wire, self._number * 1_000_000 + self._opened
@@ -227,7 +233,12 @@ class Load:
         self.enter = enter
         self.keys = Keys()
         self.stopping = threading.Event()
-        self._clients = [Client(self, number) for number in range(1, clients + 1)]
+        # One of four only reads, at one node after the other.
+        where = itertools.cycle(addresses)
+        self._clients = [
+            Client(self, number, "" if number % 4 else next(where))
+            for number in range(1, clients + 1)
+        ]
 
     def __enter__(self) -> Self:
         for client in self._clients:
@@ -278,6 +289,7 @@ class Load:
         """
         found: dict[str, list[Operation]] = defaultdict(list)
         reader = Client(self, 0)
+        reader.stopping = threading.Event()
         for client in self._clients:
             for key, operations in client.history.items():
                 found[key] += operations
