@@ -70,29 +70,42 @@ def run(directory: Path, seed: int, length_s: float, wanted: list[Fault]) -> Rep
         AssertionError: the cluster did not recover, a fault did not happen, a
             client saw what must not be, the run did too little, or the checker gave up.
     """
-    chance = Random(seed)
-    planned = plan(chance) if not wanted else ([chance.choice(wanted)] for _ in iter(int, 1))
-    due = len(wanted or faults.ALL)
-    counts = Counter[str]()
     with ChaosCluster(directory) as cluster:
-        started_s = time.monotonic()
         addresses = [node.client for node in cluster.nodes]
-        with Load(addresses, seed, LOAD_CLIENTS, lambda: cluster.network.enter(CLIENTS)) as load:
-            load.wait_progress()
-            while time.monotonic() < started_s + length_s or counts.total() < due:
-                happened = next(planned)
-                at_s = time.monotonic() - started_s
-                print(f"{at_s:6.1f} s  {one(cluster, load, happened, chance)}", flush=True)
-                counts.update(fault.__name__ for fault in happened)
-        elapsed_s = time.monotonic() - started_s
-        cluster.wait_healthy()
-        histories = load.histories()
-        assert not load.failure, load.failure
+        load = Load(addresses, seed, LOAD_CLIENTS, lambda: cluster.network.enter(CLIENTS))
+        started_s = time.monotonic()
+        try:
+            counts = happen(cluster, load, Random(seed), length_s, wanted)
+            elapsed_s = time.monotonic() - started_s
+            cluster.wait_healthy()
+            histories = load.histories()
+        except AssertionError:
+            print(cluster.logs())
+            raise
     report = Report(seed, elapsed_s, counts, len(histories), refused=load.refused)
     judge(report, histories)
     known = report.operations - report.unknown
     assert known >= OPERATIONS_PER_S * elapsed_s, f"invalid: only {known} operations"
     return report
+
+
+def happen(
+    cluster: ChaosCluster, load: Load, chance: Random, length_s: float, wanted: list[Fault]
+) -> Counter[str]:
+    """Let one fault after the other happen under load; how often each did."""
+    planned = plan(chance) if not wanted else ([chance.choice(wanted)] for _ in iter(int, 1))
+    due = len(wanted or faults.ALL)
+    counts = Counter[str]()
+    started_s = time.monotonic()
+    with load:
+        load.wait_progress()
+        while time.monotonic() < started_s + length_s or counts.total() < due:
+            happening = next(planned)
+            at_s = time.monotonic() - started_s
+            print(f"{at_s:6.1f} s  {one(cluster, load, happening, chance)}", flush=True)
+            counts.update(fault.__name__ for fault in happening)
+    assert not load.failure, load.failure
+    return counts
 
 
 def one(cluster: ChaosCluster, load: Load, happening: list[Fault], chance: Random) -> str:
