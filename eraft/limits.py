@@ -47,6 +47,10 @@ FLUSH_INTERVAL_S = 600.0
 REWRITE_BYTES = 256 * MIB  # of a quiet group's entries, to free the segments that they lie in
 FREE_DISK_BYTES = 256 * MIB
 
+# Snapshots
+SNAPSHOT_CHUNK_BYTES = 256 * KIB
+SNAPSHOT_CHUNK_LIMIT_BYTES = 40 * MIB  # a row is in one chunk, whatever its size
+
 # Peers
 PEER_FRAME_BYTES = 48 * MIB
 PEER_FRAME_TARGET_BYTES = 4 * MIB

@@ -14,6 +14,7 @@ from eraft.node.replica import Replica
 from eraft.node.shard import ShardReplica
 from eraft.shardkv.machine import ShardMachine
 from eraft.storage.items import group_state_item
+from eraft.storage.snapshots import delete_orphans
 from eraft.storage.state import ReplicaRows
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import METASERVER_GID, ConfState, GroupState, HardState, ReplicaAddress
@@ -36,8 +37,9 @@ class Groups:
 
         LogCorrupt when a replica's state and its log contradict each other.
         """
+        named = {found.state.generation for found in write_ahead_log.groups.values()}
+        self._next_generation = delete_orphans(self._node.store, named)
         for gid, found in sorted(write_ahead_log.groups.items()):
-            self._next_generation = max(self._next_generation, found.state.generation + 1)
             rows = ReplicaRows(self._node.store, found.state.generation)
             applied, applied_term, _ = rows.applied()
             entries = write_ahead_log.load(gid, applied, applied_term)

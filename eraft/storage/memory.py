@@ -4,6 +4,8 @@ import random
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 
+from eraft.errors import StorageError
+
 _Undo = list[tuple[bytes, bytes | None]]
 
 
@@ -22,6 +24,33 @@ class MemoryScan:
     def close(self) -> None:
         """Let go of the rows; the scan is exhausted afterwards."""
         self._items = iter(())
+
+
+class MemorySnapshot:
+    """The rows of a range as they were when this was taken, to be read from any place."""
+
+    def __init__(self, items: list[tuple[bytes, bytes]]) -> None:
+        self._items: list[tuple[bytes, bytes]] | None = items
+        self._next = 0
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return self
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        if self._items is None or self._next >= len(self._items):
+            raise StopIteration
+        self._next += 1
+        return self._items[self._next - 1]
+
+    def seek(self, key: bytes) -> None:
+        """Go on with the first row at or behind the key."""
+        if self._items is None:
+            raise StorageError("the snapshot is closed")
+        self._next = bisect_left(self._items, (key, b""))
+
+    def close(self) -> None:
+        """Let go of the rows; nothing follows afterwards."""
+        self._items = None
 
 
 class MemoryStore:
@@ -56,6 +85,10 @@ class MemoryStore:
         """Return the rows with start <= key < end in key order, as of now."""
         keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
         return MemoryScan([(key, self._rows[key]) for key in keys])
+
+    def snapshot(self, start: bytes, end: bytes) -> MemorySnapshot:
+        """Return the rows with start <= key < end as of now, to be read in any order."""
+        return MemorySnapshot(list(self.scan(start, end)))
 
     def write(
         self,

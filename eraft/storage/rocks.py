@@ -78,6 +78,49 @@ class RocksScan:
         self._rows = None
 
 
+class RocksSnapshot:
+    """The rows of a range as they were when this was taken, to be read from any place.
+
+    It is an iterator of the database, which sees one moment for as long as it
+    lives (those of rocksdict's own snapshots do not), and pins its files.
+    """
+
+    def __init__(self, rows: RdictIter, options: ReadOptions, start: bytes, path: str) -> None:
+        self._rows: RdictIter | None = rows
+        self._options = options  # rocksdict's iterator borrows the bound in it
+        self._start = start
+        self._path = path
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        return self
+
+    def __next__(self) -> tuple[bytes, bytes]:
+        rows = self._rows
+        if rows is None:
+            raise StopIteration
+        try:
+            if not rows.valid():
+                rows.status()
+                raise StopIteration
+            row = rows.key(), rows.value()
+            rows.next()
+        except StopIteration:
+            raise
+        except Exception as error:
+            raise StorageError(f"{self._path}: cannot scan: {error}") from error
+        return row
+
+    def seek(self, key: bytes) -> None:
+        """Go on with the first row at or behind the key."""
+        if self._rows is None:
+            raise StorageError(f"{self._path}: the snapshot is closed")
+        self._rows.seek(max(key, self._start))
+
+    def close(self) -> None:
+        """Let RocksDB forget that moment; nothing follows afterwards."""
+        self._rows = None
+
+
 class RocksStore:
     """A `StateStore` on one RocksDB database with one column family.
 
@@ -96,7 +139,7 @@ class RocksStore:
         """
         self.path = path
         self.stalls = 0
-        self._scans: weakref.WeakSet[RocksScan] = weakref.WeakSet()
+        self._scans: weakref.WeakSet[RocksScan | RocksSnapshot] = weakref.WeakSet()
         self._blocks = Cache(BLOCK_CACHE_BYTES)
         self._cache = RowCache()
         try:
@@ -130,6 +173,17 @@ class RocksStore:
 
     def scan(self, start: bytes, end: bytes) -> RocksScan:
         """Return the rows with start <= key < end in key order, as of now."""
+        scan = RocksScan(*self._iterator(start, end), self.path)
+        self._scans.add(scan)
+        return scan
+
+    def snapshot(self, start: bytes, end: bytes) -> RocksSnapshot:
+        """Return the rows with start <= key < end as of now, to be read in any order."""
+        snapshot = RocksSnapshot(*self._iterator(start, end), start, self.path)
+        self._scans.add(snapshot)
+        return snapshot
+
+    def _iterator(self, start: bytes, end: bytes) -> tuple[RdictIter, ReadOptions]:
         options = ReadOptions()
         options.set_iterate_upper_bound(max(start, end))
         try:
@@ -137,9 +191,7 @@ class RocksStore:
             rows.seek(start)
         except Exception as error:
             raise StorageError(f"{self.path}: cannot scan: {error}") from error
-        scan = RocksScan(rows, options, self.path)
-        self._scans.add(scan)
-        return scan
+        return rows, options
 
     def write(
         self,
@@ -198,7 +250,7 @@ class RocksStore:
         return figures
 
     def close(self) -> None:
-        """Flush and close; open scans end, since they would keep the database's lock."""
+        """Flush and close; scans and snapshots end, since they would keep the database's lock."""
         for scan in list(self._scans):
             scan.close()
         try:

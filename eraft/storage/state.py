@@ -7,7 +7,7 @@ from eraft.storage import rows as layout
 from eraft.storage.memory import MemoryStore
 from eraft.storage.rocks import RocksStore
 
-__all__ = ["MemoryStore", "ReplicaRows", "RocksStore", "Scan", "StateStore"]
+__all__ = ["MemoryStore", "ReplicaRows", "RocksStore", "Scan", "StateStore", "StoreSnapshot"]
 
 
 class Scan(Protocol):
@@ -19,6 +19,23 @@ class Scan(Protocol):
 
     def close(self) -> None:
         """Release what the scan holds; it is exhausted afterwards."""
+
+
+class StoreSnapshot(Protocol):
+    """The rows of a range as of one moment, in key order from any place on.
+
+    It holds back disk space until it is closed.
+    """
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+    def __next__(self) -> tuple[bytes, bytes]: ...
+
+    def seek(self, key: bytes) -> None:
+        """Go on with the first row at or behind the key."""
+
+    def close(self) -> None:
+        """Let go of that moment; nothing follows afterwards."""
 
 
 class StateStore(Protocol):
@@ -36,6 +53,9 @@ class StateStore(Protocol):
 
     def scan(self, start: bytes, end: bytes) -> Scan:
         """Return the rows with start <= key < end in key order, as of the call."""
+
+    def snapshot(self, start: bytes, end: bytes) -> StoreSnapshot:
+        """Return the rows with start <= key < end as of the call, to be read in any order."""
 
     def write(
         self,

@@ -93,3 +93,20 @@ def test_what_a_crash_during_a_flush_needs_is_in_the_log() -> None:
     overwrite(world, 8)
     world.tick(4)
     assert node.log.groups[1].base_index > 0
+
+
+def test_state_that_no_group_names_is_deleted_at_start() -> None:
+    """A snapshot that had arrived in part when the node crashed; its number is not used again."""
+    world = opened()
+    store = world.disks[1].store
+    orphan = layout.applied_key(77)
+    store.write([(orphan, layout.encode_applied(5, 1, 1))])
+    store.flush()
+    world.crash(1)
+    assert store.get(orphan) is not None
+    world.start(1)
+    assert store.get(orphan) is None
+    world.until(lambda: world.ready(1))
+    assert world.meta(1, "JOIN", "2", "1", "2", "3").startswith(b"$")
+    world.until(lambda: world.ready(2))
+    assert world.nodes[1].replicas[2].rows.generation == 78
