@@ -46,6 +46,10 @@ class MessageKind(IntEnum):
     SNAPSHOT = 10
     """index, log_term: the last entry in a snapshot that the leader offers; entries: what
     its host says of it. Answered with APPEND_REPLY once it is installed or not needed."""
+    READ_INDEX = 11
+    """context: a follower's number for the reads that it asks a position for."""
+    READ_INDEX_REPLY = 12
+    """index: the position; context: echoed; reject: the replica does not lead."""
 
 
 @dataclass(slots=True)

@@ -455,6 +455,14 @@ cdef class EntryLog:
             high = low
         return self._bytes.read(origin, self._bounds[high].end), self._base + high
 
+    def size_from(self, index):
+        cdef int64_t start = _clamped(index)
+        if start <= self._base:
+            raise LogCompacted(f"entry {index} is gone from memory, the base is {self._base}")
+        if start > self._base + self._last:
+            return 0
+        return self._bounds[self._last].end - self._bounds[start - self._base - 1].end
+
     def payload(self, index):
         cdef int64_t item = self._item(index)
         return self._bytes.read(self._bounds[item - 1].end + _HEADER, self._bounds[item].end)

@@ -288,6 +288,17 @@ class EntryLog:
         view = memoryview(self._data)[start - origin : bounds[end - 1] - origin]
         return bytes(view), self._base + end - 1
 
+    def size_from(self, index: int) -> int:
+        """Return the encoded size of entry `index` and all after it, 0 beyond the last entry.
+
+        Raises LogCompacted at or below the base.
+        """
+        item = index - self._base
+        if item <= 0:
+            raise LogCompacted(f"entry {index} is gone from memory, the base is {self._base}")
+        bounds = self._bounds
+        return bounds[-1] - bounds[item - 1] if item < len(bounds) else 0
+
     def payload(self, index: int) -> bytes:
         """Return the payload of entry `index`.
 

@@ -34,9 +34,11 @@ class Config:
     A follower campaigns after `election_ticks` to `2 * election_ticks - 1`
     ticks without a leader, drawn from `random`, the only source of chance.
     An append message carries at most `append_limit_bytes` of entries (or one
-    entry that is larger), and at most `appends_in_flight` of them are on
-    their way to one peer. Entries that are applied leave the memory when the
-    log takes more than `tail_bytes` there.
+    entry that is larger). No other is sent to a peer while `appends_in_flight`
+    of them, or `bytes_in_flight` of entries, are on their way to it. Entries
+    that are applied leave the memory when the log takes more than `tail_bytes`
+    there. A leader takes no proposal while more than `uncommitted_bytes` of
+    its log are not committed.
 
     Raises `ConfigError` for settings that no group can work with.
     """
@@ -49,6 +51,8 @@ class Config:
     heartbeat_ticks: int = limits.HEARTBEAT_TICKS
     append_limit_bytes: int = limits.APPEND_SIZE_BYTES
     appends_in_flight: int = limits.APPENDS_IN_FLIGHT
+    bytes_in_flight: int = limits.APPEND_BYTES_IN_FLIGHT
+    uncommitted_bytes: int = limits.UNCOMMITTED_BYTES
     tail_bytes: int = limits.LOG_TAIL_BYTES
 
     def __post_init__(self) -> None:
@@ -63,8 +67,12 @@ class Config:
                 f"group {self.gid}: heartbeat_ticks {self.heartbeat_ticks} must be at least 1 and"
                 f" below election_ticks {self.election_ticks}"
             )
-        if min(self.append_limit_bytes, self.appends_in_flight, self.tail_bytes) < 1:
-            raise ConfigError(
-                f"group {self.gid}: append_limit_bytes, appends_in_flight and tail_bytes must be"
-                " at least 1"
-            )
+        for name in (
+            "append_limit_bytes",
+            "appends_in_flight",
+            "bytes_in_flight",
+            "uncommitted_bytes",
+            "tail_bytes",
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"group {self.gid}: {name} must be at least 1")

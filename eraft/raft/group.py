@@ -21,14 +21,16 @@ from eraft.errors import (
     ConfChangeRefused,
     InvariantViolation,
     NotLeader,
+    Overloaded,
     ProtocolError,
     TransferUnderWay,
 )
 from eraft.raft import confchange
 from eraft.raft.config import Config
 from eraft.raft.leader import NO_RUN, Leadership, Run
+from eraft.raft.reads import FollowerReads
 from eraft.raft.ready import Fetch, Ready, Restored, Status
-from eraft.raft.replica import APPEND_REPLY, CONF_CHANGE, FOLLOWER, LEADER, Replica
+from eraft.raft.replica import APPEND_REPLY, CONF_CHANGE, FOLLOWER, LEADER, READ_INDEX, Replica
 from eraft.types import ConfState, EntryKind, HardState, Message
 
 COMMANDS = int(EntryKind.COMMANDS)
@@ -57,21 +59,25 @@ class RaftGroup(Replica):
         self._handed_state = hard_state
         self._handed_apply = applied
         self._restored: Restored | None = None
-        self._ticket = 0
 
     # What happens
 
     def propose(self, payload: bytes) -> int:
         """Appends an entry; returns its index, which together with `term` names it.
 
-        Raises `NotLeader`, and `TransferUnderWay` while leadership is handed over. How much
-        may be under way is the host's to limit.
+        Raises `NotLeader`, `TransferUnderWay` while leadership is handed over, and `Overloaded`
+        while more than `uncommitted_bytes` are not committed.
         """
         leadership = self._leadership
         if leadership is None or leadership.transferee:
             raise self._no_proposals()
+        log, limit = self.log, self.config.uncommitted_bytes
+        if log.size_bytes > limit and log.size_from(self.commit + 1) > limit:
+            raise Overloaded(
+                f"group {self.gid}: more than {limit} bytes of the log are not committed"
+            )
         self._dirty = True
-        return self.log.append(self.term, COMMANDS, payload)
+        return log.append(self.term, COMMANDS, payload)
 
     def _no_proposals(self) -> NotLeader | TransferUnderWay:
         where = f"group {self.gid}: replica {self.replica_id}"
@@ -159,14 +165,19 @@ class RaftGroup(Replica):
     def read_index(self) -> int:
         """Asks for a read position; the ticket comes back in `Ready.reads` or `lost_reads`.
 
-        Raises `NotLeader`. Tickets grow and are never reused.
+        A replica that does not lead asks its leader; the ticket is lost when
+        leader or term change, or without an answer for `election_ticks`.
+        Raises `NotLeader` if no leader is known. Tickets grow and are never reused.
         """
         leadership = self._leadership
-        if leadership is None:
-            raise NotLeader(f"group {self.gid}: replica {self.replica_id} is {self.role.value}")
+        if leadership is None and not self.leader_id:
+            raise NotLeader(f"group {self.gid}: replica {self.replica_id} knows no leader")
         self._dirty = True
         self._ticket += 1
-        leadership.reads.ask(self._ticket)
+        if leadership is not None:
+            leadership.reads.ask(self._ticket)
+        else:
+            self._asked_reads.collecting.append(self._ticket)
         return self._ticket
 
     def applied_to(self, index: int) -> None:
@@ -348,6 +359,8 @@ class RaftGroup(Replica):
         leadership = self._leadership
         if leadership is not None:
             self._lead(leadership, run, ready)
+        elif self._asked_reads.collecting or self._asked_reads.confirmed:
+            self._ask_reads(self._asked_reads, ready)
         last = min(self.commit, self._durability.durable_index)
         if last > self._handed_apply:
             ready.apply = (self._handed_apply + 1, last)
@@ -390,12 +403,31 @@ class RaftGroup(Replica):
             leadership.send_heartbeats(self.commit, self._messages)
         if reads.confirmed:
             ready.reads, reads.confirmed = reads.confirmed, []
+            if leadership.remote_reads:
+                ready.reads = leadership.answer_reads(ready.reads, self._messages)
         fetches: list[Fetch] = []
         leadership.send_appends(self.commit, run, self._messages, fetches)
         if fetches:
             ready.fetches = fetches
         if leadership.snapshots:
             ready.snapshots, leadership.snapshots = leadership.snapshots, []
+
+    def _ask_reads(self, reads: FollowerReads, ready: Ready) -> None:
+        """What only a follower does: it asks for what was collected, and tells the answers."""
+        context = reads.begin(self.config.random)
+        if context:
+            self._messages.append(
+                Message(
+                    kind=READ_INDEX,
+                    gid=self.gid,
+                    sender=self.replica_id,
+                    to=self.leader_id,
+                    term=self.term,
+                    context=context,
+                )
+            )
+        if reads.confirmed:
+            ready.reads, reads.confirmed = reads.confirmed, []
 
     @property
     def durable_index(self) -> int:

@@ -1,6 +1,6 @@
 """What exists only while a replica leads (Raft paper, figure 2: volatile state on leaders)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from eraft._impl import commit as quorum
 from eraft._impl import log as entries
@@ -15,12 +15,15 @@ from eraft.types import ConfState, EntryKind, Message, MessageKind
 
 APPEND = int(MessageKind.APPEND)
 HEARTBEAT = int(MessageKind.HEARTBEAT)
+READ_INDEX_REPLY = int(MessageKind.READ_INDEX_REPLY)
 SNAPSHOT = int(MessageKind.SNAPSHOT)
 TIMEOUT_NOW = int(MessageKind.TIMEOUT_NOW)
 NOOP = int(EntryKind.NOOP)
 
 Run = tuple[int, bytes, int]
 """A first index, the encoded entries from there on, and the last index."""
+READS_OPEN = 2
+"""Questions of one follower at a time: the last one, and one before it that it gave up."""
 NO_RUN: Run = (0, b"", 0)
 
 
@@ -51,6 +54,7 @@ class Leadership:
         "first_index",
         "pending_change",
         "reads",
+        "remote_reads",
         "snapshots",
         "term",
         "transferee",
@@ -68,6 +72,8 @@ class Leadership:
         self.pending_change = log.last_index
         self.first_index = log.append(term, NOOP, b"")
         self.reads = ReadRounds(conf)
+        self.remote_reads: dict[int, Message] = {}
+        """By ticket: reads that followers ask for."""
         self.snapshots: list[int] = []
         """Peers that need a snapshot and that the host was not told of yet."""
         self.transferee = 0
@@ -181,12 +187,17 @@ class Leadership:
         last = log.last_index
         if self.transferee:
             self._hand_over(last, messages)
-        limit = config.append_limit_bytes
+        limit, most_bytes = config.append_limit_bytes, config.bytes_in_flight
         context = self.reads.context
         if len(run[1]) > limit:
             run = NO_RUN
         for peer in self._peers.values():
-            while peer.next <= last and len(peer.in_flight) < peer.window and not peer.fetching:
+            while (
+                peer.next <= last
+                and len(peer.in_flight) < peer.window
+                and peer.bytes_in_flight < most_bytes
+                and not peer.fetching
+            ):
                 first = peer.next
                 if first <= log.base_index:
                     peer.fetching = first
@@ -210,7 +221,7 @@ class Leadership:
                         run[1],
                     )
                 )
-                peer.sent(run[2], self._tick)
+                peer.sent(run[2], len(run[1]), self._tick)
 
     def fetched(
         self, replica_id: int, first_index: int, prev_term: int, blob: bytes, commit: int
@@ -230,7 +241,7 @@ class Leadership:
         if not count:
             peer.pause(self._tick)
             return None
-        peer.sent(first_index + count - 1, self._tick)
+        peer.sent(first_index + count - 1, len(blob), self._tick)
         return Message(
             kind=APPEND,
             gid=self._config.gid,
@@ -259,6 +270,42 @@ class Leadership:
         peer = self._peers.get(replica_id)
         if peer is not None:
             peer.pause(LONG_AGO)
+
+    # Reads of followers
+
+    def read_for(self, message: Message, ticket: int) -> None:
+        """A follower asks for a read position; more than it can have open is ignored."""
+        open_reads = [m for m in self.remote_reads.values() if m.sender == message.sender]
+        if len(open_reads) < READS_OPEN:
+            self.remote_reads[ticket] = message
+            self.reads.ask(ticket)
+
+    def answer_reads(
+        self, confirmed: Sequence[tuple[int, int]], messages: list[Message]
+    ) -> list[tuple[int, int]]:
+        """Tells followers the positions that they asked for; returns those of this replica."""
+        own = []
+        for ticket, index in confirmed:
+            asked = self.remote_reads.pop(ticket, None)
+            if asked is None:
+                own.append((ticket, index))
+                continue
+            messages.append(
+                Message(
+                    kind=READ_INDEX_REPLY,
+                    gid=self._config.gid,
+                    sender=self._config.replica_id,
+                    to=asked.sender,
+                    term=self.term,
+                    index=index,
+                    context=asked.context,
+                )
+            )
+        return own
+
+    def lost_reads(self) -> list[int]:
+        """The leadership is over: the tickets of this replica that were not told of."""
+        return [ticket for ticket in self.reads.drop() if ticket not in self.remote_reads]
 
     # Snapshots
 
@@ -391,5 +438,6 @@ class Leadership:
                 next_index=peer.next,
                 state=peer.state,
                 appends_in_flight=len(peer.in_flight),
+                bytes_in_flight=peer.bytes_in_flight,
                 active=peer.active,
             )

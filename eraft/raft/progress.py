@@ -23,7 +23,9 @@ class Progress:
 
     __slots__ = (
         "_full_window",
+        "_sizes",
         "active",
+        "bytes_in_flight",
         "fetching",
         "in_flight",
         "match",
@@ -47,6 +49,9 @@ class Progress:
         self._full_window = window
         self.in_flight: list[int] = []
         """Last indexes of the append messages that are not answered, oldest first."""
+        self.bytes_in_flight = 0
+        """What these carry."""
+        self._sizes: list[int] = []
         self.waiting_since = 0
         """Tick of the last sign that appends get through, while some are in flight."""
         self.fetching = 0
@@ -57,11 +62,13 @@ class Progress:
         self.active = False
         """Heard of since the last check for a quorum."""
 
-    def sent(self, last_index: int, tick: int) -> None:
-        """An append message up to `last_index` is on its way."""
+    def sent(self, last_index: int, size_bytes: int, tick: int) -> None:
+        """An append message of that size, up to `last_index`, is on its way."""
         if not self.in_flight:
             self.waiting_since = tick
         self.in_flight.append(last_index)
+        self._sizes.append(size_bytes)
+        self.bytes_in_flight += size_bytes
         if not self.probing:
             self.next = last_index + 1
 
@@ -70,6 +77,7 @@ class Progress:
         in_flight = self.in_flight
         while in_flight and in_flight[0] <= index:
             del in_flight[0]
+            self.bytes_in_flight -= self._sizes.pop(0)
         self.waiting_since = tick
         if index < self.match:
             return
@@ -82,7 +90,7 @@ class Progress:
             self.probing = False
             self.window = self._full_window
             self.next = index + 1
-            in_flight.clear()
+            self._forget()
         elif self.next <= index:
             self.next = index + 1
 
@@ -97,7 +105,13 @@ class Progress:
             self.restart()
         elif prev_index == self.next - 1:
             self.next = max(self.match + 1, min(next_index, prev_index))
-            self.in_flight.clear()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Nothing counts as being in flight."""
+        self.in_flight.clear()
+        self._sizes.clear()
+        self.bytes_in_flight = 0
 
     def restart(self) -> None:
         """Appends may have been lost: ask again from what is certain."""
@@ -106,7 +120,7 @@ class Progress:
             self.window = 1
             self.next = self.match + 1
         self.fetching = 0
-        self.in_flight.clear()
+        self._forget()
 
     def begin_snapshot(self) -> None:
         """Only a snapshot helps; one has to be offered."""
@@ -135,4 +149,5 @@ class Progress:
         """
         self.restart()
         self.in_flight.append(self.next)
+        self._sizes.append(0)
         self.waiting_since = since

@@ -11,7 +11,13 @@ echo it, if they are in the same term. So an answer that was delayed confirms
 nothing that was asked later, and one to an earlier leadership carries another
 term or no context. One round is under way and one collects what is asked meanwhile: reads
 batch by themselves, without a timer.
+
+A follower asks its leader for a position and serves the read itself once it
+has applied that far (`FollowerReads`); to the leader that is a read like any
+other.
 """
+
+from random import Random
 
 from eraft._impl import commit as quorum
 from eraft.types import ConfState
@@ -79,3 +85,56 @@ class ReadRounds:
     def drop(self) -> list[int]:
         """The leadership is over: the tickets that the host was not told of, in order."""
         return [ticket for ticket, _ in self.confirmed] + self._round + self._collecting
+
+
+class FollowerReads:
+    """The reads for which this replica asks its leader.
+
+    One question is under way and one collects, as with the leader's rounds.
+    A context must not come back even after a restart, when an answer to an
+    old question may still arrive: so each is drawn from 2**62 numbers.
+    """
+
+    __slots__ = ("_age", "_context", "_round", "collecting", "confirmed")
+
+    def __init__(self) -> None:
+        self.collecting: list[int] = []
+        """Tickets for the next question."""
+        self.confirmed: list[tuple[int, int]] = []
+        """As `ReadRounds.confirmed`."""
+        self._context = 0
+        self._age = 0
+        self._round: list[int] = []
+
+    def begin(self, random: Random) -> int:
+        """The context of a question that has to be sent now, 0 for none."""
+        if self._round or not self.collecting:
+            return 0
+        self._context = random.getrandbits(62) + 1
+        self._age = 0
+        self._round, self.collecting = self.collecting, []
+        return self._context
+
+    def answered(self, context: int, index: int) -> None:
+        """The leader has confirmed a position for the question."""
+        if context == self._context:
+            self.confirmed += [(ticket, index) for ticket in self._round]
+            self._round = []
+
+    def refused(self, context: int) -> list[int]:
+        """The leader does not answer the question: the tickets that are lost."""
+        if context != self._context:
+            return []
+        lost, self._round = self._round, []
+        return lost
+
+    def tick(self, limit: int) -> list[int]:
+        """One tick passes; after `limit` of them the question is given up: what is lost."""
+        self._age += 1
+        return self.refused(self._context) if self._age >= limit else []
+
+    def drop(self) -> list[int]:
+        """Leader or term are over: the tickets that the host was not told of, in order."""
+        lost = [ticket for ticket, _ in self.confirmed] + self._round + self.collecting
+        self.confirmed, self._round, self.collecting = [], [], []
+        return lost

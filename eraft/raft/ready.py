@@ -116,7 +116,8 @@ class Ready:
     """(ticket, index): once `index` is applied, the state answers the read linearizably."""
 
     lost_reads: Sequence[int] = ()
-    """Tickets that will not be confirmed, because leadership ended. Asking again is safe."""
+    """Tickets that will not be confirmed: leadership or leader changed, or the leader did not
+    answer. Asking again is safe."""
 
     fetches: Sequence[Fetch] = ()
     """Entries that peers need from this replica's disk."""
@@ -141,6 +142,7 @@ class PeerStatus:
     state: str
     """`probe`, `replicate` or `snapshot`."""
     appends_in_flight: int
+    bytes_in_flight: int
     active: bool
     """Heard of since the last check for a quorum."""
 

@@ -15,6 +15,7 @@ from eraft.raft.election import Ballot
 from eraft.raft.follower import NO_MATCH, append_entries, best_guess
 from eraft.raft.leader import Leadership
 from eraft.raft.quorum import VoteResult
+from eraft.raft.reads import FollowerReads
 from eraft.raft.ready import RoleChange, SnapshotOffer
 from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
 
@@ -34,6 +35,8 @@ HEARTBEAT = int(MessageKind.HEARTBEAT)
 HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
 TIMEOUT_NOW = int(MessageKind.TIMEOUT_NOW)
 SNAPSHOT = int(MessageKind.SNAPSHOT)
+READ_INDEX = int(MessageKind.READ_INDEX)
+READ_INDEX_REPLY = int(MessageKind.READ_INDEX_REPLY)
 
 KINDS = frozenset(int(kind) for kind in MessageKind)
 REPLY_TO = {
@@ -42,9 +45,10 @@ REPLY_TO = {
     APPEND: APPEND_REPLY,
     HEARTBEAT: HEARTBEAT_REPLY,
     SNAPSHOT: APPEND_REPLY,
+    READ_INDEX: READ_INDEX_REPLY,
 }
 OF_LEADER = frozenset((APPEND, HEARTBEAT, TIMEOUT_NOW, SNAPSHOT))
-OF_STRANGER = OF_LEADER | {PRE_VOTE, VOTE}
+OF_STRANGER = OF_LEADER | {PRE_VOTE, VOTE, READ_INDEX_REPLY}
 """What a replica listens to from one that is not in its configuration yet."""
 CONF_CHANGE = int(EntryKind.CONF_CHANGE)
 
@@ -112,6 +116,8 @@ class Replica:
         self._messages: list[Message] = []
         self._after: list[Message] = []
         self._offer: SnapshotOffer | None = None
+        self._asked_reads = FollowerReads()
+        self._ticket = 0
         self._lost_reads: list[int] = []
         self._role_changes: list[RoleChange] = []
 
@@ -122,6 +128,10 @@ class Replica:
         self._elapsed += 1
         leadership = self._leadership
         if leadership is None:
+            lost = self._asked_reads.tick(self.config.election_ticks)
+            if lost:
+                self._lost_reads += lost
+                self._dirty = True
             if self._elapsed >= self._timeout:
                 self._become_follower(self.term, 0, "no leader was heard of")
                 self.campaign()
@@ -181,6 +191,15 @@ class Replica:
             # A grant carries the term that was asked about, a refusal the common one.
             if self.role is PRE_CANDIDATE and message.reject == (message.term == self.term):
                 self._count_vote(sender, not message.reject)
+        elif kind == READ_INDEX:
+            if leadership is not None:
+                self._ticket += 1
+                leadership.read_for(message, self._ticket)
+            else:
+                self._reply(message, reject=True)
+        elif kind == READ_INDEX_REPLY:
+            if sender == self.leader_id:
+                self._read_confirmed(message)
         elif kind == SNAPSHOT:
             self._hear_leader(message)
             self._snapshot(message)
@@ -301,10 +320,11 @@ class Replica:
         self.leader_id = leader_id
         self._dirty = True
         self._role_changes.append(RoleChange(role, self.term, leader_id, why))
+        self._lost_reads += self._asked_reads.drop()
 
     def _become_follower(self, term: int, leader_id: int, why: str) -> None:
         if self._leadership is not None:
-            self._lost_reads += self._leadership.reads.drop()
+            self._lost_reads += self._leadership.lost_reads()
             self._leadership = None
         self._ballot = None
         changed = (self.role, self.term, self.leader_id) != (FOLLOWER, term, leader_id)
@@ -447,6 +467,12 @@ class Replica:
         self._advance(min(message.commit, matched))
         # Acknowledged means durable here, so the reply waits for the disk.
         self._reply(message, index=matched, durable=True)
+
+    def _read_confirmed(self, message: Message) -> None:
+        if message.reject:
+            self._lost_reads += self._asked_reads.refused(message.context)
+        else:
+            self._asked_reads.answered(message.context, message.index)
 
     def _snapshot(self, message: Message) -> None:
         """The leader offers a snapshot, because it has no more what this replica lacks."""

@@ -39,7 +39,9 @@ calls = st.one_of(
     st.tuples(st.just("skip"), numbers, blobs(), numbers),
     st.tuples(st.just("slice"), numbers, numbers, numbers),
     st.tuples(st.just("find_conflict_by_term"), numbers, terms),
-    st.tuples(st.sampled_from(["term", "payload", "kind", "truncate", "compact"]), numbers),
+    st.tuples(
+        st.sampled_from(["term", "payload", "kind", "size_from", "truncate", "compact"]), numbers
+    ),
 )
 
 

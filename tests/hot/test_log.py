@@ -95,6 +95,7 @@ def check(log: Any, model: Model, rng: random.Random) -> None:
         last = rng.randint(first, model.last)
         limit = rng.choice((-1, 0, 13, 60, 1000, 10**6, 10**9, rng.randint(0, 10**5)))
         assert log.slice(first, last, limit) == model.slice(first, last, limit)
+        assert log.size_from(first) == len(log.slice(first, log.last_index, 1 << 40)[0])
         _, kind, payload = model.entries[first - model.base - 1]
         assert (log.kind(first), log.payload(first)) == (kind, payload)
 

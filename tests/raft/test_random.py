@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from eraft.errors import NotApplied, TransferUnderWay
+from eraft.errors import NotApplied, Overloaded, TransferUnderWay
 from eraft.raft import Role
 from eraft.raft.confchange import LEAVE_JOINT, Change, ChangeKind, ConfChange, Transition
 from eraft.types import ConfState
@@ -39,6 +39,8 @@ def network_of(rng: Random) -> Network:
         heartbeat_ticks=rng.choice([1, 2]),
         append_limit_bytes=rng.choice([40, 200, 1 << 20]),
         appends_in_flight=rng.choice([1, 2, 2, 3]),
+        bytes_in_flight=rng.choice([30, 1 << 20]),
+        uncommitted_bytes=rng.choice([200, 1 << 20]),
         tail_bytes=rng.choice([100, 1000, 1 << 20]),
     )
 
@@ -84,10 +86,13 @@ def clients(net: Network, rng: Random) -> None:
     for host in net.leaders():
         for _ in range(rng.choice([0, 0, 1, 2])):
             if host.role is Role.LEADER:
-                with suppress(TransferUnderWay):
+                with suppress(TransferUnderWay, Overloaded):
                     host.propose(net.payload())
         if host.role is Role.LEADER and rng.random() < 0.5:
             host.read()
+    reader = rng.choice(list(net.hosts.values()))
+    if reader.group is not None and reader.group.leader_id:
+        reader.read()
 
 
 def change_members(net: Network, rng: Random) -> None:
@@ -136,6 +141,7 @@ def run(seed: int) -> Network:
     confirmed = net.oracle.reads_confirmed
     leader.read()
     net.run_until(lambda: net.oracle.reads_confirmed > confirmed, 60, "a read")
+    net.run(2 * 10)  # until questions to a leader are answered or given up
     for replica_id, incarnation, ticket in net.oracle.asked:
         alive = net.hosts[replica_id].incarnation == incarnation
         assert not alive, f"read {ticket} of replica {replica_id} was neither confirmed nor lost"

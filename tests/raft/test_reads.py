@@ -1,8 +1,12 @@
 """ReadIndex (dissertation, section 6.4; pitfalls 7 and 8 of the design)."""
 
+from typing import Any
+
 import pytest
 
-from eraft.raft import Role
+from eraft.errors import NotLeader
+from eraft.raft import RaftGroup, Role
+from eraft.raft.confchange import Change, ChangeKind, ConfChange
 from eraft.raft.reads import ReadRounds
 from eraft.types import ConfState, HardState, Message, MessageKind
 from tests.raft.network import GID, Network
@@ -235,3 +239,157 @@ def test_rounds_alone() -> None:
     rounds.answered(3, 1)
     assert rounds.confirmed == [(1, 8), (2, 8), (3, 8)]
     assert rounds.drop() == [1, 2, 3, 4]
+
+
+# Reads of followers
+
+
+def following(**settings: Any) -> Solo:
+    solo = Solo(terms=[1], **settings)
+    solo.hear(MessageKind.HEARTBEAT, 2, term=1)
+    solo.settle()
+    return solo
+
+
+def question(solo: Solo) -> Message:
+    [message] = [m for r in solo.settle() for m in r.messages]
+    assert message.kind == MessageKind.READ_INDEX
+    return message
+
+
+def test_a_follower_asks_its_leader() -> None:
+    solo = following()
+    first, second = solo.group.read_index(), solo.group.read_index()
+    asked = question(solo)
+    assert (asked.to, asked.term) == (2, 1)
+    third = solo.group.read_index()
+    assert not [m for r in solo.settle() for m in r.messages], "one question at a time"
+    solo.hear(MessageKind.READ_INDEX_REPLY, 2, index=7, context=asked.context)
+    ready = solo.take()
+    assert ready.reads == [(first, 7), (second, 7)]
+    [again] = ready.messages
+    assert again.context != asked.context
+    solo.hear(MessageKind.READ_INDEX_REPLY, 2, index=7, context=asked.context)
+    assert not solo.take().reads, "an answer to what was asked before"
+    solo.hear(MessageKind.READ_INDEX_REPLY, 2, index=9, context=again.context)
+    assert solo.take().reads == [(third, 9)]
+
+
+def test_an_answer_of_before_a_restart_confirms_nothing() -> None:
+    solo = following()
+    solo.group.read_index()
+    old = question(solo)
+    again = RaftGroup(solo.config, HardState(1), solo.group.log, 0)
+    solo.group = again
+    solo.hear(MessageKind.HEARTBEAT, 2, term=1)
+    solo.settle()
+    again.read_index()
+    solo.settle()
+    solo.hear(MessageKind.READ_INDEX_REPLY, 2, index=7, context=old.context)
+    assert not solo.take().reads
+
+
+def test_the_leader_of_a_follower_confirms_a_round_first() -> None:
+    solo = Solo().lead()
+    solo.hear(MessageKind.READ_INDEX, 3, context=77)
+    messages = [m for r in solo.settle() for m in r.messages]
+    assert {m.kind for m in messages} == {MessageKind.HEARTBEAT}
+    solo.hear(MessageKind.HEARTBEAT_REPLY, 2, context=messages[0].context)
+    ready = solo.take()
+    [reply] = ready.messages
+    assert (reply.kind, reply.to) == (MessageKind.READ_INDEX_REPLY, 3)
+    assert (reply.index, reply.context, reply.reject) == (solo.group.commit, 77, False)
+    assert not ready.reads
+
+
+def test_no_answer_before_the_leaders_first_commit() -> None:
+    """Pitfall: ReadIndex served before the leader's first commit in its term."""
+    solo = Solo()
+    solo.group.campaign()
+    solo.hear(MessageKind.PRE_VOTE_REPLY, 2, term=1)
+    solo.settle()
+    solo.hear(MessageKind.VOTE_REPLY, 2)
+    solo.settle()
+    assert solo.group.role is Role.LEADER
+    solo.hear(MessageKind.READ_INDEX, 3, context=77)
+    assert not [m for r in solo.settle() for m in r.messages]
+    solo.acknowledge(2, 1)
+    assert [m.context for r in solo.settle() for m in r.messages if m.to == 3][-1] == 1
+
+
+def test_who_does_not_lead_refuses() -> None:
+    solo = following()
+    solo.hear(MessageKind.READ_INDEX, 3, context=77)
+    [reply] = [m for r in solo.settle() for m in (*r.messages, *r.after)]
+    assert (reply.kind, reply.reject) == (MessageKind.READ_INDEX_REPLY, True)
+    solo.hear(MessageKind.READ_INDEX, 3, term=0, context=77)
+    [reply] = [m for r in solo.settle() for m in (*r.messages, *r.after)]
+    assert (reply.term, reply.reject, reply.context) == (1, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sender"),
+    [
+        (MessageKind.HEARTBEAT, 3),
+        (MessageKind.HEARTBEAT, 2),
+        (MessageKind.VOTE_REPLY, 3),
+    ],
+)
+def test_follower_reads_are_lost_with_the_leader_or_the_term(
+    kind: MessageKind, sender: int
+) -> None:
+    solo = following()
+    tickets = [solo.group.read_index()]
+    asked = question(solo)
+    tickets.append(solo.group.read_index())
+    solo.hear(kind, sender, term=2)
+    assert solo.take().lost_reads == tickets
+    solo.hear(MessageKind.READ_INDEX_REPLY, 2, index=7, context=asked.context)
+    assert not solo.take().reads
+
+
+def test_follower_reads_are_lost_by_refusal_and_in_time() -> None:
+    solo = following()
+    ticket = solo.group.read_index()
+    asked = question(solo)
+    solo.hear(MessageKind.READ_INDEX_REPLY, 2, reject=True, context=asked.context + 1)
+    assert not solo.take().lost_reads
+    solo.hear(MessageKind.READ_INDEX_REPLY, 2, reject=True, context=asked.context)
+    assert solo.take().lost_reads == [ticket]
+    ticket = solo.group.read_index()
+    solo.settle()
+    lost: list[int] = []
+    for _ in range(solo.config.election_ticks):
+        assert not lost
+        solo.group.tick()
+        solo.hear(MessageKind.HEARTBEAT, 2)
+        lost += solo.take().lost_reads
+    assert lost == [ticket]
+
+
+def test_who_knows_no_leader_cannot_ask() -> None:
+    with pytest.raises(NotLeader, match="knows no leader"):
+        Solo().group.read_index()
+
+
+def test_a_follower_cannot_flood_its_leader() -> None:
+    solo = Solo().lead()
+    for context in range(100):
+        solo.hear(MessageKind.READ_INDEX, 3, context=context)
+    leadership = solo.group._leadership
+    assert leadership is not None
+    assert len(leadership.remote_reads) == 2
+    solo.group.step_down("told to")
+    assert not solo.take().lost_reads, "they are not this replica's"
+
+
+def test_learners_read_too() -> None:
+    net = Network(3, seed=8)
+    net.agree(3)
+    learner = net.add_host(net.founding)
+    change = ConfChange((Change(ChangeKind.ADD_LEARNER, learner.replica_id),))
+    net.leaders()[-1].change(change)
+    net.agree(4)
+    confirmed = net.oracle.reads_confirmed
+    learner.read()
+    net.run_until(lambda: net.oracle.reads_confirmed > confirmed, 5, "a read")

@@ -1,8 +1,10 @@
 """The leader's and the follower's side of replication, message by message."""
 
+import sys
+
 import pytest
 
-from eraft.errors import InvariantViolation, ProtocolError
+from eraft.errors import InvariantViolation, Overloaded, ProtocolError
 from eraft.raft import Fetch, Role
 from eraft.raft.progress import Progress
 from eraft.types import EntryKind, HardState, Message, MessageKind
@@ -469,20 +471,20 @@ def test_proposals_are_handed_out_once_and_shared() -> None:
 
 def test_progress_moves_forward_by_acceptances_only() -> None:
     peer = Progress(2, 11, 2)
-    peer.sent(12, 0)
+    peer.sent(12, 7, 0)
     assert (peer.next, peer.in_flight, peer.probing) == (11, [12], True)
     peer.rejected(10, 8)
     assert (peer.next, peer.in_flight) == (8, [])
-    peer.sent(12, 1)
+    peer.sent(12, 7, 1)
     peer.rejected(10, 3)
     assert peer.next == 8, "an answer to the question before"
     peer.rejected(7, 99)
     assert peer.next == 7, "at least one step back"
-    peer.sent(12, 2)
+    peer.sent(12, 7, 2)
     peer.accepted(12, 3)
     assert (peer.match, peer.next, peer.probing, peer.window) == (12, 13, False, 2)
-    peer.sent(13, 4)
-    peer.sent(15, 5)
+    peer.sent(13, 7, 4)
+    peer.sent(15, 7, 5)
     assert (peer.next, peer.in_flight, peer.waiting_since) == (16, [13, 15], 4)
     peer.accepted(13, 6)
     assert (peer.next, peer.in_flight, peer.waiting_since) == (16, [15], 6)
@@ -492,3 +494,58 @@ def test_progress_moves_forward_by_acceptances_only() -> None:
     assert (peer.next, peer.probing) == (16, False), "what was accepted is not refused later"
     peer.rejected(15, 1)
     assert (peer.next, peer.probing, peer.in_flight) == (14, True, [])
+
+
+def test_bytes_in_flight_are_bounded_too() -> None:
+    solo = Solo(appends_in_flight=5, bytes_in_flight=2_000).lead()
+    group = solo.group
+    sent: list[int] = []
+    for _ in range(6):
+        group.propose(b"x" * 987)
+        sent += [m.index for r in solo.settle() for m in r.messages if m.to == 3]
+    assert len(sent) == 2
+    assert [p.bytes_in_flight for p in group.status().peers] == [2_000, 2_000]
+    solo.acknowledge(3, sent[0] + 1)
+    more = [m for r in solo.settle() for m in r.messages if m.to == 3]
+    # What waited goes out together: a message carries what is there, whatever is in flight.
+    assert [(m.index, len(m.entries)) for m in more] == [(sent[1] + 1, 4_000)]
+    solo.acknowledge(3, group.last_index)
+    assert group.status().peers[1].bytes_in_flight == 0
+
+
+def test_what_is_not_committed_is_bounded() -> None:
+    solo = Solo(uncommitted_bytes=1_000).lead()
+    group = solo.group
+    first = group.last_index
+    with pytest.raises(Overloaded, match="more than 1000 bytes of the log are not committed"):
+        for _ in range(100):
+            group.propose(b"x" * 87)
+            solo.settle()
+    last = group.last_index
+    assert last - first == 11
+    solo.acknowledge(2, last - 5)
+    group.propose(b"x")
+    assert group.last_index == last + 1
+
+
+def test_a_stopped_follower_costs_bounded_memory() -> None:
+    """Pitfall: a slow follower that makes the leader hold unbounded memory."""
+    tail, message = 10_000, 1_000
+    solo = Solo(tail_bytes=tail, append_limit_bytes=message, bytes_in_flight=3_000)
+    solo.lead()
+    group = solo.group
+    held = 0
+    for n in range(3_000):
+        index = group.propose(b"x" * 100)
+        solo.settle()
+        if n < 10:
+            solo.acknowledge(3, index)
+        solo.acknowledge(2, index)
+        solo.settle()
+        held = max(held, group.log.size_bytes)
+    assert held <= tail + message
+    peer = group.status().peers[1]
+    assert peer.bytes_in_flight <= 3_000 + message
+    assert peer.appends_in_flight <= solo.config.appends_in_flight
+    assert sum(map(sys.getsizeof, (group._messages, group._after))) < 1_000
+    assert peer.match_index < group.log.base_index

@@ -1,13 +1,14 @@
 """Terms and votes, message by message."""
 
 from itertools import product
+from typing import Any
 
 import pytest
 
 from eraft.errors import ConfigError, InvariantViolation, NotLeader, ProtocolError
 from eraft.raft import Role
 from eraft.raft.quorum import VoteResult, vote_result
-from eraft.types import HardState, MessageKind
+from eraft.types import ConfState, HardState, MessageKind
 from tests.raft.solo import Solo, blob, kinds
 
 PRE_VOTE = MessageKind.PRE_VOTE
@@ -281,8 +282,12 @@ def test_requests_for_votes_are_kinds_of_their_own() -> None:
         (3, {"heartbeat_ticks": 0}),
         (3, {"append_limit_bytes": 0}),
         (3, {"appends_in_flight": 0}),
+        (3, {"bytes_in_flight": 0}),
+        (3, {"uncommitted_bytes": 0}),
+        (3, {"conf": ConfState((1, 1))}),
+        (3, {"conf": ConfState((1,), (1,))}),
     ],
 )
-def test_settings_that_cannot_work(size: int, settings: dict[str, int]) -> None:
+def test_settings_that_cannot_work(size: int, settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="group 7"):
         Solo(size=size, **settings)
