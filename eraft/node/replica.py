@@ -236,6 +236,7 @@ class Replica:
         return (
             len(self.pending) >= limits.PROPOSALS_PENDING
             or self.entries.size_bytes >= 2 * self.raft.config.tail_bytes
+            or self.raft.overloaded
         )
 
     @property

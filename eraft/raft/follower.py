@@ -7,7 +7,7 @@ that it shares with the leader, and only a conflict makes it drop anything.
 """
 
 from eraft._impl import log as entries
-from eraft.errors import InvariantViolation
+from eraft.errors import ProtocolError
 from eraft.raft.durability import Durability
 from eraft.types import Message
 
@@ -25,19 +25,26 @@ def append_entries(
     message never shortens the log (paper, figure 2: "delete only what
     conflicts").
 
-    Raises `ProtocolError` for malformed entries, and `InvariantViolation`
-    where committed entries would change.
+    Raises `ProtocolError` for malformed entries, and for what no leader can
+    have sent: committed entries that would change, entries of a later term than
+    its own. Then nothing has changed.
     """
     prev = message.index
     last = log.last_index
     if prev == last and message.log_term == log.last_term:
-        last = log.extend(prev + 1, message.entries) if message.entries else prev
-        return _checked(log, last, message.term)
+        if not message.entries:
+            return prev
+        last = log.extend(prev + 1, message.entries)
+        if log.last_term > message.term:
+            later = log.last_term
+            log.truncate(prev + 1)
+            raise _later_term(message, later)
+        return last
     if prev > last:
         return NO_MATCH
     if prev >= log.base_index and log.term(prev) != message.log_term:
         if prev <= commit:
-            raise InvariantViolation(
+            raise ProtocolError(
                 f"leader completeness: entry {prev} is committed in term {log.term(prev)}, but the"
                 f" leader {message.sender} of term {message.term} has term {message.log_term} there"
             )
@@ -48,22 +55,25 @@ def append_entries(
     if not rest:
         return max(first - 1, commit)
     if first <= commit:
-        raise InvariantViolation(
+        raise ProtocolError(
             f"state machine safety: leader {message.sender} of term {message.term} replaces entry"
             f" {first}, but everything up to {commit} is committed"
         )
+    new = entries.EntryLog(first - 1)
+    new.extend(first, rest)
+    if new.last_term > message.term:
+        raise _later_term(message, new.last_term)
     if first <= last:
         log.truncate(first)
         durability.truncate(first)
-    return _checked(log, log.extend(first, rest), message.term)
+    return log.extend(first, rest)
 
 
-def _checked(log: entries.EntryLog, last: int, term: int) -> int:
-    if log.last_term > term:
-        raise InvariantViolation(
-            f"terms only grow: the leader of term {term} sent an entry of term {log.last_term}"
-        )
-    return last
+def _later_term(message: Message, term: int) -> ProtocolError:
+    return ProtocolError(
+        f"terms only grow: the leader {message.sender} of term {message.term} sent an entry of"
+        f" term {term}"
+    )
 
 
 def best_guess(log: entries.EntryLog, message: Message) -> tuple[int, int]:

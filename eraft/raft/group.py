@@ -71,13 +71,19 @@ class RaftGroup(Replica):
         leadership = self._leadership
         if leadership is None or leadership.transferee:
             raise self._no_proposals()
-        log, limit = self.log, self.config.uncommitted_bytes
-        if log.size_bytes > limit and log.size_from(self.commit + 1) > limit:
+        if self.overloaded:
             raise Overloaded(
-                f"group {self.gid}: more than {limit} bytes of the log are not committed"
+                f"group {self.gid}: more than {self.config.uncommitted_bytes} bytes of the log"
+                " are not committed"
             )
         self._dirty = True
-        return log.append(self.term, COMMANDS, payload)
+        return self.log.append(self.term, COMMANDS, payload)
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether more than `uncommitted_bytes` of the log are not committed."""
+        log, limit = self.log, self.config.uncommitted_bytes
+        return log.size_bytes > limit and log.size_from(self.commit + 1) > limit
 
     def _no_proposals(self) -> NotLeader | TransferUnderWay:
         where = f"group {self.gid}: replica {self.replica_id}"

@@ -51,6 +51,8 @@ OF_LEADER = frozenset((APPEND, HEARTBEAT, TIMEOUT_NOW, SNAPSHOT))
 OF_STRANGER = OF_LEADER | {PRE_VOTE, VOTE, READ_INDEX_REPLY}
 """What a replica listens to from one that is not in its configuration yet."""
 CONF_CHANGE = int(EntryKind.CONF_CHANGE)
+TERM_LIMIT = 1 << 62
+"""No group lives to see it; one election in a microsecond would take 100,000 years."""
 
 
 def check_restart(
@@ -147,9 +149,10 @@ class Replica:
     def step(self, message: Message) -> None:
         """A message of a peer has arrived.
 
-        Raises `ProtocolError` if it is not one of a peer of this group to
-        this replica, or is malformed, and `InvariantViolation` if it proves
-        that the group is broken.
+        Raises `ProtocolError`, and has no effect, if it is not one of a peer of
+        this group to this replica, is malformed, or says what no replica can
+        say; `InvariantViolation` if this replica has lost what it had
+        acknowledged, so that it must not take part any more.
         """
         sender = message.sender
         if (
@@ -292,6 +295,11 @@ class Replica:
         kind = message.kind
         if kind not in KINDS:
             return True  # `step` refuses it; it must not change the term before
+        if not 0 <= message.term < TERM_LIMIT:
+            raise ProtocolError(
+                f"group {self.gid}: replica {message.sender} speaks of term {message.term}, which"
+                f" never was; this is term {self.term}"
+            )
         if message.term < self.term:
             if kind in REPLY_TO:
                 # Tells the sender of the newer term, also a leader that was left behind.
@@ -448,7 +456,7 @@ class Replica:
             self._elapsed = 0
             return
         if self.leader_id:
-            raise InvariantViolation(
+            raise ProtocolError(
                 f"one leader per term: in group {self.gid} both {self.leader_id} and"
                 f" {message.sender} lead term {self.term}"
             )

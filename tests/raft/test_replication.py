@@ -88,10 +88,11 @@ def test_the_commit_index_is_bounded_by_what_matches() -> None:
 
 def test_committed_entries_are_not_replaced() -> None:
     solo = Solo(terms=[1, 1], hard_state=HardState(1, 0, 2))
-    with pytest.raises(InvariantViolation, match="state machine safety"):
+    with pytest.raises(ProtocolError, match="state machine safety"):
         solo.hear(APPEND, 2, term=2, index=1, log_term=1, entries=blob(2))
-    with pytest.raises(InvariantViolation, match="leader completeness"):
+    with pytest.raises(ProtocolError, match="leader completeness"):
         solo.hear(APPEND, 2, term=3, index=2, log_term=2, entries=blob(3))
+    assert terms(solo) == [1, 1]
 
 
 def test_a_heartbeat_beyond_the_log_stops_the_replica() -> None:
@@ -119,10 +120,21 @@ def test_malformed_entries_are_refused_and_change_nothing(entries: bytes) -> Non
         assert terms(solo) == own
 
 
-def test_entries_of_a_later_term_than_their_leader_s_stop_the_replica() -> None:
-    solo = Solo()
-    with pytest.raises(InvariantViolation, match="terms only grow"):
-        solo.hear(APPEND, 2, term=1, entries=blob(2))
+@pytest.mark.parametrize("own", [[], [1], [1, 1]])
+def test_entries_of_a_later_term_than_their_leader_s_are_refused(own: list[int]) -> None:
+    solo = Solo(terms=own)
+    with pytest.raises(ProtocolError, match="terms only grow: the leader 2 of term 1 .* term 2"):
+        solo.hear(APPEND, 2, term=1, entries=blob(1, 2))
+    assert terms(solo) == own
+
+
+@pytest.mark.parametrize("term", [1 << 62, 2**64 - 1, -1])
+def test_terms_that_never_were_are_refused(term: int) -> None:
+    for kind in (APPEND, HEARTBEAT, MessageKind.VOTE, APPEND_REPLY):
+        solo = Solo()
+        with pytest.raises(ProtocolError, match=f"replica 2 speaks of term {term}, which never"):
+            solo.hear(kind, 2, term=term)
+        assert (solo.group.term, solo.group.leader_id) == (0, 0)
 
 
 # Leading

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from eraft.errors import ConfigError, InvariantViolation, NotLeader, ProtocolError
+from eraft.errors import ConfigError, NotLeader, ProtocolError
 from eraft.raft import Role
 from eraft.raft.quorum import VoteResult, vote_result
 from eraft.types import ConfState, HardState, MessageKind
@@ -191,13 +191,14 @@ def test_a_leader_that_was_left_behind_follows() -> None:
             ask()
 
 
-def test_two_leaders_in_a_term_stop_the_replica() -> None:
+def test_a_second_leader_in_a_term_is_refused() -> None:
     solo = Solo()
     solo.hear(HEARTBEAT, 2, term=1)
-    with pytest.raises(InvariantViolation, match="one leader per term"):
+    with pytest.raises(ProtocolError, match="one leader per term"):
         solo.hear(HEARTBEAT, 3, term=1)
+    assert solo.group.leader_id == 2
     leader = Solo().lead()
-    with pytest.raises(InvariantViolation, match="one leader per term"):
+    with pytest.raises(ProtocolError, match="one leader per term"):
         leader.hear(APPEND, 3)
 
 
