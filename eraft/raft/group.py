@@ -8,12 +8,15 @@ so the same inputs give the same outputs.
 The algorithm is that of the Raft paper (Ongaro and Ousterhout, "In Search of
 an Understandable Consensus Algorithm", extended version) with, from Ongaro's
 dissertation: pre-vote (section 9.6), leader stickiness and check-quorum (4.2.3
-and 6.2), reads without log writes (6.4), and a leader that writes to its own
-disk in parallel with its followers (10.2.1).
+and 6.2), membership changes with learners and joint consensus (chapter 4),
+leadership transfer (3.10), snapshots (chapter 5), reads without log writes
+(6.4), and a leader that writes to its own disk in parallel with its followers
+(10.2.1).
 
-Where to read on: `replica` holds the rules, `election` counts votes, `leader`
-replicates and commits, `follower` accepts entries, `progress` is the flow
-control per peer, `reads` confirms reads, `durability` tracks what is on disk.
+Where to read on: `replica` holds the rules, `quorum` and `confchange` say what
+a configuration decides and becomes, `leader` replicates and commits, `follower`
+accepts entries, `progress` is the flow control per peer, `reads` confirms
+reads, `durability` tracks what is on disk.
 """
 
 from eraft._impl import log as entries
@@ -27,13 +30,13 @@ from eraft.errors import (
 )
 from eraft.raft import confchange
 from eraft.raft.config import Config
+from eraft.raft.kinds import APPEND_REPLY, COMMANDS, CONF_CHANGE, READ_INDEX
 from eraft.raft.leader import NO_RUN, Leadership, Run
 from eraft.raft.reads import FollowerReads
 from eraft.raft.ready import Fetch, Ready, Restored, Status
-from eraft.raft.replica import APPEND_REPLY, CONF_CHANGE, FOLLOWER, LEADER, READ_INDEX, Replica
-from eraft.types import ConfState, EntryKind, HardState, Message
+from eraft.raft.replica import FOLLOWER, LEADER, Replica
+from eraft.types import ConfState, HardState, Message
 
-COMMANDS = int(EntryKind.COMMANDS)
 NO_LIMIT = 1 << 62
 NOT_HANDED = HardState(term=-1)
 """Differs from every hard state: the next one is handed out, whatever it is."""

@@ -7,18 +7,12 @@ from eraft._impl import log as entries
 from eraft.errors import ProtocolError, TransferRefused
 from eraft.raft.confchange import describe
 from eraft.raft.config import Config
+from eraft.raft.kinds import APPEND, HEARTBEAT, NOOP, READ_INDEX_REPLY, SNAPSHOT, TIMEOUT_NOW
 from eraft.raft.progress import LONG_AGO, Progress
 from eraft.raft.quorum import VoteResult, vote_result
 from eraft.raft.reads import ReadRounds
 from eraft.raft.ready import Fetch, PeerStatus
-from eraft.types import ConfState, EntryKind, Message, MessageKind
-
-APPEND = int(MessageKind.APPEND)
-HEARTBEAT = int(MessageKind.HEARTBEAT)
-READ_INDEX_REPLY = int(MessageKind.READ_INDEX_REPLY)
-SNAPSHOT = int(MessageKind.SNAPSHOT)
-TIMEOUT_NOW = int(MessageKind.TIMEOUT_NOW)
-NOOP = int(EntryKind.NOOP)
+from eraft.types import ConfState, Message
 
 Run = tuple[int, bytes, int]
 """A first index, the encoded entries from there on, and the last index."""

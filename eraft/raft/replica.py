@@ -13,46 +13,36 @@ from eraft.raft.config import Config, Role
 from eraft.raft.durability import Durability
 from eraft.raft.election import Ballot
 from eraft.raft.follower import NO_MATCH, append_entries, best_guess
+from eraft.raft.kinds import (
+    APPEND,
+    APPEND_REPLY,
+    CONF_CHANGE,
+    HEARTBEAT,
+    HEARTBEAT_REPLY,
+    KINDS,
+    OF_LEADER,
+    OF_STRANGER,
+    PRE_VOTE,
+    PRE_VOTE_REPLY,
+    READ_INDEX,
+    READ_INDEX_REPLY,
+    REPLY_TO,
+    SNAPSHOT,
+    TERM_LIMIT,
+    TIMEOUT_NOW,
+    VOTE,
+    VOTE_REPLY,
+)
 from eraft.raft.leader import Leadership
 from eraft.raft.quorum import VoteResult
 from eraft.raft.reads import FollowerReads
 from eraft.raft.ready import RoleChange, SnapshotOffer
-from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
+from eraft.types import ConfState, HardState, Message
 
 FOLLOWER = Role.FOLLOWER
 PRE_CANDIDATE = Role.PRE_CANDIDATE
 CANDIDATE = Role.CANDIDATE
 LEADER = Role.LEADER
-
-# As plain integers: a member access on an IntEnum costs as much as the rest of a comparison.
-PRE_VOTE = int(MessageKind.PRE_VOTE)
-PRE_VOTE_REPLY = int(MessageKind.PRE_VOTE_REPLY)
-VOTE = int(MessageKind.VOTE)
-VOTE_REPLY = int(MessageKind.VOTE_REPLY)
-APPEND = int(MessageKind.APPEND)
-APPEND_REPLY = int(MessageKind.APPEND_REPLY)
-HEARTBEAT = int(MessageKind.HEARTBEAT)
-HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
-TIMEOUT_NOW = int(MessageKind.TIMEOUT_NOW)
-SNAPSHOT = int(MessageKind.SNAPSHOT)
-READ_INDEX = int(MessageKind.READ_INDEX)
-READ_INDEX_REPLY = int(MessageKind.READ_INDEX_REPLY)
-
-KINDS = frozenset(int(kind) for kind in MessageKind)
-REPLY_TO = {
-    PRE_VOTE: PRE_VOTE_REPLY,
-    VOTE: VOTE_REPLY,
-    APPEND: APPEND_REPLY,
-    HEARTBEAT: HEARTBEAT_REPLY,
-    SNAPSHOT: APPEND_REPLY,
-    READ_INDEX: READ_INDEX_REPLY,
-}
-OF_LEADER = frozenset((APPEND, HEARTBEAT, TIMEOUT_NOW, SNAPSHOT))
-OF_STRANGER = OF_LEADER | {PRE_VOTE, VOTE, READ_INDEX_REPLY}
-"""What a replica listens to from one that is not in its configuration yet."""
-CONF_CHANGE = int(EntryKind.CONF_CHANGE)
-TERM_LIMIT = 1 << 62
-"""No group lives to see it; one election in a microsecond would take 100,000 years."""
 
 
 def check_restart(

@@ -166,7 +166,7 @@ def everybody_agrees(net: Network) -> Host:
 @pytest.mark.parametrize("chunk", range(CHUNKS) if ONE is None else [0])
 def test_random_histories(chunk: int) -> None:
     seeds = range(chunk, SEEDS, CHUNKS) if ONE is None else [int(ONE)]
-    steps = reads = committed = restored = 0
+    steps = reads = committed = restored = changes = joint = 0
     for seed in seeds:
         try:
             net = run(seed)
@@ -177,11 +177,16 @@ def test_random_histories(chunk: int) -> None:
         reads += net.oracle.reads_confirmed
         committed += len(net.oracle.committed)
         restored += net.restored
+        changes += len(net.oracle.confs)
+        joint += sum(bool(conf.outgoing) for conf in net.oracle.confs.values())
     # A run in which nothing happened proves nothing.
     assert committed > 5 * len(seeds)
     assert reads >= len(seeds)
     assert steps > 100 * len(seeds)
-    assert restored or len(seeds) < 20, "no snapshot"
+    if len(seeds) >= 20:
+        assert restored, "no snapshot was installed"
+        assert changes >= len(seeds)
+        assert joint >= len(seeds) // 5
 
 
 def test_the_same_seed_gives_the_same_history() -> None:
