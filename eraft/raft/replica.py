@@ -407,7 +407,7 @@ class Replica:
             return
         if log.term(index) == message.log_term:
             self._advance(index)
-            if not self._can_campaign():
+            if self.role is not LEADER and not self._can_campaign():
                 self.step_down("has to apply a change of the configuration first")
 
     def _is_up_to_date(self, message: Message) -> bool:

@@ -371,3 +371,18 @@ def test_a_removed_replica_disturbs_nobody() -> None:
     assert net.leaders() == [leader]
     assert leader.group.term == term  # type: ignore[union-attr]
     assert net.refused > 0
+
+
+def test_a_campaign_ends_when_a_refusal_shows_a_change_that_is_not_applied() -> None:
+    solo = Solo(size=3)
+    solo.group.log.append(1, CONF_CHANGE, encode(voter(4)))
+    log = solo.group.log
+    group = solo.group = type(solo.group)(solo.config, HardState(1), log, 0)
+    group.campaign()
+    assert group.role is Role.PRE_CANDIDATE
+    solo.hear(MessageKind.PRE_VOTE_REPLY, 2, commit=1, log_term=1, reject=True)
+    assert (group.role, group.commit) == (Role.FOLLOWER, 1)
+    solo.settle()
+    assert group.conf == ConfState((1, 2, 3, 4))
+    group.campaign()
+    assert group.role is Role.PRE_CANDIDATE

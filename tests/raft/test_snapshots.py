@@ -336,6 +336,7 @@ def test_a_refusal_says_what_is_committed() -> None:
     assert solo.group.commit == 0, "not there"
     solo.hear(MessageKind.PRE_VOTE_REPLY, 2, term=1, commit=2, log_term=1, reject=True)
     assert solo.group.commit == 2
+    assert solo.group.role is Role.PRE_CANDIDATE
     other = Solo(terms=[1, 1, 1], applied=2)
     other.hear(MessageKind.PRE_VOTE, 3, term=2, index=1, log_term=1)
     [refusal] = other.take().messages
