@@ -90,6 +90,7 @@ LEADS_INTERVAL_S = 1.0
 
 # Work per turn of the event loop
 JOB_SLICES = 16
+KEY_COUNT_PAUSE_S = 0.0001  # for each key: about a hundred times what it takes to count it
 CLIENT_COMMANDS = 1024  # beside the plain ones, of one connection
 ROW_CACHE_BYTES = 24 * MIB
 CACHED_ROW_BYTES = 16 * KIB

@@ -70,7 +70,12 @@ class Connection:
 
     def json(self, *words: str | bytes | int) -> Any:
         """Send one command whose reply is JSON."""
-        reply = self.call(*words)
+        try:
+            reply = self.call(*words)
+        except Refused as error:
+            if str(error).startswith("unknown command"):
+                raise Unreachable(f"{self.where}: not an admin port of eraft: {error}") from error
+            raise
         try:
             return orjson.loads(reply if isinstance(reply, bytes) else b"")
         except orjson.JSONDecodeError as error:
@@ -78,6 +83,10 @@ class Connection:
 
     def _line(self) -> bytes:
         line = self._file.readline(limits.ADMIN_COMMAND_BYTES)
+        if not line:
+            raise Unreachable(
+                f"{self.where}: the connection was closed without an answer; is it an admin port?"
+            )
         if not line.endswith(b"\r\n"):
             raise Unreachable(f"{self.where}: the connection was closed in the middle of an answer")
         return line[:-2]
@@ -88,7 +97,7 @@ class Connection:
         if kind == b"+":
             return rest
         if kind == b"-":
-            raise Refused(rest.decode(errors="replace"))
+            raise Refused(rest.decode(errors="replace").removeprefix("ERR "))
         if kind not in b":$*" or not rest.lstrip(b"-").isdigit():
             raise Unreachable(f"{self.where}: this is not RESP: {line[:40]!r}")
         number = int(rest)

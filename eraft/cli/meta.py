@@ -36,17 +36,21 @@ def add_parser(commands: Commands) -> None:
     inner = parser.add_subparsers(title="operations", metavar="OPERATION", required=True)
 
     join = add_command(inner, "join", run_join, "add a group on some nodes")
-    join.add_argument("gid", type=positive, help="the new group's number")
-    join.add_argument("nodes", type=positive, nargs="+", metavar="node_id", help="one per replica")
-    join.add_argument("--weight", type=positive, help="share of the buckets (default 1)")
+    join.add_argument("gid", type=positive, metavar="GID", help="the new group's number")
+    join.add_argument("nodes", type=positive, nargs="+", metavar="NODE_ID", help="one per replica")
+    join.add_argument(
+        "--weight", type=positive, metavar="N", help="share of the buckets (default 1)"
+    )
     opened = add_command(inner, "open", run_open, "split the buckets between the groups, once")
     query = add_command(inner, "query", run_query, "show a version of the table")
-    query.add_argument("version", type=int, nargs="?", help="default: the newest")
-    leave = add_command(inner, "leave", run_leave, "remove a group, its buckets first")
-    leave.add_argument("gid", type=positive)
-    move = add_command(inner, "move", run_move, "move buckets to a group")
-    move.add_argument("gid", type=positive)
-    move.add_argument("buckets", nargs="+", metavar="bucket", help="0..16383, or 0-100")
+    query.add_argument(
+        "version", type=int, nargs="?", metavar="VERSION", help="default: the newest"
+    )
+    leave = add_command(inner, "leave", run_leave, "remove a group (not available yet)")
+    leave.add_argument("gid", type=positive, metavar="GID")
+    move = add_command(inner, "move", run_move, "move buckets to a group (not available yet)")
+    move.add_argument("gid", type=positive, metavar="GID")
+    move.add_argument("buckets", nargs="+", metavar="BUCKET", help="0..16383, or 0-100")
     for operation in (join, opened, query, leave, move):
         operation.add_argument(
             "--node", required=True, metavar="HOST:ADMINPORT", help="any node's admin address"

@@ -156,11 +156,18 @@ def describe(report: Status) -> list[str]:
     """The report for people."""
     lines = []
     for node in report["nodes"]:
+        if "error" in node:
+            lines.append(f"!! node {node['node_id']} DOES NOT ANSWER: {node['error']}")
         if node.get("quarantined"):
             lines.append(f"!! node {node['node_id']} IS QUARANTINED: {node['quarantined']}")
             lines.append("   it neither votes nor serves until it is replaced from its peers")
         if node.get("refuses_writes"):
             lines.append(f"!! node {node['node_id']} REFUSES WRITES: {node['refuses_writes']}")
+    lines += [
+        f"!! group {group['gid']} HAS NO LEADER: its buckets are not served"
+        for group in report["groups"]
+        if group["gid"] and group["leader"] is None
+    ]
     if report["table_version"] is None:
         lines.append("!! the metaserver does not answer: its group has no leader")
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from eraft.node.keycount import KeyCount
 from eraft.node.session import Session
 from eraft.shardkv.router import Router, split_address
 
@@ -24,6 +25,7 @@ class Context:
         self.plain_writes = 0
         """Writes that the parser admitted by itself; which commands they were is not counted."""
         self.plain_gets = 0
+        self._key_count = KeyCount(node)
         self._counters: dict[str, int] = {}
         self._calls: dict[bytes, int] = {}
 
@@ -82,8 +84,8 @@ class Context:
 
     @property
     def keyspace(self) -> tuple[int, int]:
-        """About how many keys this node holds; how many expire is not counted."""
-        return self._node.store.stats()["keys"], 0
+        """About how many keys the groups have that this node leads; who expires is not counted."""
+        return self._key_count.keys(), 0
 
     @property
     def sessions(self) -> Mapping[int, Session]:

@@ -219,7 +219,7 @@ class Job:
 
     __slots__ = ("done", "slices")
 
-    def __init__(self, slices: Generator[None, None, Any], done: Callable[[Any], None]) -> None:
+    def __init__(self, slices: Generator[object, None, Any], done: Callable[[Any], None]) -> None:
         self.slices = slices
         self.done = done
 

@@ -55,7 +55,7 @@ class DiskRoom:
             return ""
         room = {r: peer.connected and not peer.full for r, peer in peers.items()}
         room[replica.replica_id] = True
-        conf = replica.raft.config.conf
+        conf = replica.raft.conf
         if vote_result(conf.voters, room, conf.outgoing) is VoteResult.WON:
             return ""
         nodes = ", ".join(map(str, full))

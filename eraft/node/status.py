@@ -32,7 +32,7 @@ def with_keys(node: Node, done: Callable[[dict[str, Any]], None]) -> None:
             keys[shard.gid] = count
             count_next()
 
-        node.start_job(Job(keyspace.walk([b"DBSIZE"], [shard.machine], 0), counted))
+        node.start_job(Job(keyspace.count([shard.machine]), counted))
 
     count_next()
 
@@ -76,7 +76,7 @@ def _log(node: Node) -> dict[str, Any] | None:
 def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
     status = replica.raft.status()
     node = replica.node
-    owned = replica.machine.buckets_owned if isinstance(replica, ShardReplica) else 0
+    owned = replica.machine.buckets_owned if isinstance(replica, ShardReplica) else None
     return {
         "gid": replica.gid,
         "replica_id": replica.replica_id,

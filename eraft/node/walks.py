@@ -11,6 +11,7 @@ from eraft.shardkv import keyspace
 
 if TYPE_CHECKING:
     from eraft.node.client import Client
+    from eraft.node.node import Node
     from eraft.node.shard import ShardReplica
     from eraft.node.slots import Slot
 
@@ -19,7 +20,7 @@ READ_ONLY = resp.ReplyError(b"READONLY You can't write against a read only repli
 
 def read(client: Client, slot: Slot, args: list[bytes]) -> None:
     """SCAN, KEYS, DBSIZE and the like, over the groups that this node leads."""
-    led = _led(client)
+    led = led_shards(client.node)
     walk = _Walk(client, slot, args, led)
     for shard in led:
         shard.read(Scan(client, slot, walk.confirmed, walk.lost))
@@ -29,7 +30,7 @@ def read(client: Client, slot: Slot, args: list[bytes]) -> None:
 
 def flush(client: Client, slot: Slot, args: list[bytes]) -> None:
     """FLUSHALL: one command in the log of each group that this node leads."""
-    led = _led(client)
+    led = led_shards(client.node)
     if not led:
         slot.refuse(READ_ONLY)
         return
@@ -42,9 +43,9 @@ def flush(client: Client, slot: Slot, args: list[bytes]) -> None:
         shard.add(args, flushes)
 
 
-def _led(client: Client) -> list[ShardReplica]:
-    shards = client.node.shards[1:]
-    return [shard for shard in shards if shard.serving]
+def led_shards(node: Node) -> list[ShardReplica]:
+    """The replicas of data groups that this node leads."""
+    return [shard for shard in node.shards[1:] if shard.serving]
 
 
 class _Walk:

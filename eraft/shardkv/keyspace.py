@@ -9,7 +9,7 @@ same to every node. Keys that are due by the log's clock do not count.
 """
 
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from eraft import limits
 from eraft.shardkv import ownership
@@ -20,7 +20,7 @@ from eraft.shardkv.syntax import REPLY_TOO_LARGE, ScanOptions, parse_int, parse_
 from eraft.storage import rows as layout
 from eraft.types import BUCKETS
 
-Walk: TypeAlias = Generator[None, None, Reply]
+Walk: TypeAlias = Generator[Any, None, Reply]
 
 _HASH_BITS: Final = 32
 _LAST_PLACE: Final = BUCKETS << _HASH_BITS
@@ -42,6 +42,11 @@ def walk(args: list[bytes], shards: Sequence[ShardMachine], chance: int) -> Walk
         chance: A random number below 2**64; only RANDOMKEY uses it.
     """
     return _WALKS[args[0]](args, _Space(shards), chance)
+
+
+def count(shards: Sequence[ShardMachine]) -> Generator[int, None, int]:
+    """Count the keys of these groups, as DBSIZE does; yield how many it has so far."""
+    return _count(_Space(shards).keys())
 
 
 class _Run(NamedTuple):
@@ -99,14 +104,14 @@ def _count_keys_in_slot(args: list[bytes], space: _Space, chance: int) -> Walk:
     return (yield from _count(space.keys(*_bucket_places(args[2]))))
 
 
-def _count(keys: Iterator[tuple[int, bytes] | None]) -> Walk:
-    count = 0
+def _count(keys: Iterator[tuple[int, bytes] | None]) -> Generator[int, None, int]:
+    found = 0
     for item in keys:
         if item is None:
-            yield
+            yield found
         else:
-            count += 1
-    return count
+            found += 1
+    return found
 
 
 def _keys(args: list[bytes], space: _Space, chance: int) -> Walk:

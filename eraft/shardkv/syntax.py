@@ -104,7 +104,22 @@ _COMPARISONS = {member.value: member for member in (Condition.IFEQ, Condition.IF
 
 
 @dataclass(slots=True)
-class SetOptions:
+class TimeOption:
+    """One of EX, PX, EXAT and PXAT with its number, if there is one."""
+
+    unit: TimeUnit | None = None
+    time: bytes = b""
+
+    def take(self, unit: TimeUnit, time: bytes) -> bool:
+        """Note a time; False after one in another unit. Of one unit the last one counts."""
+        if self.unit is not None and self.unit is not unit:
+            return False
+        self.unit, self.time = unit, time
+        return True
+
+
+@dataclass(slots=True)
+class SetOptions(TimeOption):
     """What follows key and value of SET."""
 
     condition: Condition = Condition.ALWAYS
@@ -112,8 +127,6 @@ class SetOptions:
     """The value that IFEQ and IFNE compare the current one with."""
     get: bool = False
     keep_ttl: bool = False
-    unit: TimeUnit | None = None
-    time: bytes = b""
 
 
 def parse_set(args: list[bytes]) -> SetOptions | resp.ReplyError:
@@ -126,10 +139,8 @@ def parse_set(args: list[bytes]) -> SetOptions | resp.ReplyError:
         place += 1
         unit = _TIME_OPTIONS.get(name)
         condition = _CONDITIONS.get(name)
-        if unit is not None and place < count and not options.keep_ttl:
-            if options.unit is not None and options.unit is not unit:
-                return SYNTAX_ERROR
-            options.unit, options.time = unit, args[place]
+        more = place < count
+        if unit and more and not options.keep_ttl and options.take(unit, args[place]):
             place += 1
         elif condition is not None and options.condition in (Condition.ALWAYS, condition):
             options.condition = condition
@@ -137,7 +148,7 @@ def parse_set(args: list[bytes]) -> SetOptions | resp.ReplyError:
             options.get = True
         elif name == b"KEEPTTL" and options.unit is None:
             options.keep_ttl = True
-        elif name in _COMPARISONS and place < count and options.condition is Condition.ALWAYS:
+        elif name in _COMPARISONS and more and options.condition is Condition.ALWAYS:
             options.condition, options.compared = _COMPARISONS[name], args[place]
             place += 1
         else:
@@ -146,12 +157,10 @@ def parse_set(args: list[bytes]) -> SetOptions | resp.ReplyError:
 
 
 @dataclass(slots=True)
-class GetexOptions:
+class GetexOptions(TimeOption):
     """What follows the key of GETEX."""
 
     persist: bool = False
-    unit: TimeUnit | None = None
-    time: bytes = b""
 
 
 def parse_getex(args: list[bytes]) -> GetexOptions | resp.ReplyError:
@@ -163,10 +172,8 @@ def parse_getex(args: list[bytes]) -> GetexOptions | resp.ReplyError:
         name = args[place].upper()
         place += 1
         unit = _TIME_OPTIONS.get(name)
-        if unit is not None and place < count and not options.persist:
-            if options.unit is not None and options.unit is not unit:
-                return SYNTAX_ERROR
-            options.unit, options.time = unit, args[place]
+        more = place < count
+        if unit and more and not options.persist and options.take(unit, args[place]):
             place += 1
         elif name == b"PERSIST" and options.unit is None:
             options.persist = True

@@ -130,7 +130,7 @@ class MemoryStore:
 
     def stats(self) -> dict[str, int]:
         """Return figures for people."""
-        return {"keys": len(self._keys), "batches": self.batches, "stalls": 0}
+        return {"rows": len(self._keys), "batches": self.batches, "stalls": 0}
 
     def close(self) -> None:
         """Do nothing: the rows stay for the next life of the node."""

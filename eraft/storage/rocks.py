@@ -32,7 +32,7 @@ INFO_LOG_FILES = 2
 
 _STALL = "Write stall"
 _PROPERTIES = {
-    "keys": "rocksdb.estimate-num-keys",
+    "rows": "rocksdb.estimate-num-keys",
     "memory_tables_bytes": "rocksdb.cur-size-all-mem-tables",
     "table_readers_bytes": "rocksdb.estimate-table-readers-mem",
     "block_cache_bytes": "rocksdb.block-cache-usage",

@@ -76,7 +76,10 @@ def test_without_a_leader_the_furthest_replica_speaks():
 def test_it_reads_well():
     lines = status.describe(report(node(1, group(0, "leader"), group(1, "leader")), DOWN))
     text = "\n".join(lines)
-    assert lines[0] == "config table version 6, open"
+    assert lines[:2] == [
+        "!! node 3 DOES NOT ANSWER: 127.0.0.1:9003: Connection refused",
+        "config table version 6, open",
+    ]
     assert (
         "1     up     master  127.0.0.1:7001  127.0.0.1:9001  6      1h02m   cython  101" in lines
     )
@@ -92,6 +95,7 @@ def test_it_reads_well():
 
 def test_a_group_without_a_leader_is_seen():
     lines = status.describe(report(node(1, group(1, "follower"))))
+    assert lines[0] == "!! group 1 HAS NO LEADER: its buckets are not served"
     assert any(line.startswith("1      NONE") for line in lines)
     assert lines[-1] == "0 of 16384 buckets owned"
 

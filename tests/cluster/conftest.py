@@ -53,6 +53,17 @@ def make_node(tmp_path: Path) -> Iterator[Callable[..., Node]]:
         node.end()
 
 
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node that owns all buckets; the tests of a module share it."""
+    node = Node(tmp_path_factory.mktemp("opened") / "n1").format()
+    try:
+        node.start().open()
+        yield node
+    finally:
+        node.end()
+
+
 @pytest.fixture
 def node(make_node: Callable[..., Node]) -> Node:
     """A formatted node that does not run."""

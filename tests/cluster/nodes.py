@@ -161,7 +161,7 @@ class Node:
         return any(group["serving"] for group in self.status()["groups"] if group["gid"])
 
     def _buckets(self) -> int:
-        return sum(group["buckets"] for group in self.status()["groups"])
+        return sum(group["buckets"] or 0 for group in self.status()["groups"])
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = admin.ask(self.admin, "STATUS", "KEYS")

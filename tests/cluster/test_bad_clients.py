@@ -73,17 +73,6 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory, many_files: None) -> Iterator[Node]:
-    """A node that owns all buckets."""
-    node = Node(tmp_path_factory.mktemp("opened") / "n1").format()
-    try:
-        node.start().open()
-        yield node
-    finally:
-        node.end()
-
-
 @pytest.fixture
 def node(opened: Node) -> Iterator[Node]:
     """The node; it serves other clients after the test as before."""

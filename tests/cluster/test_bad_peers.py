@@ -23,24 +23,14 @@ from tests.cluster.nodes import Node, Wire, command
 PEER = Identity("test", 2, secrets.token_hex(16), {1: "127.0.0.1:1"})
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    node = Node(tmp_path_factory.mktemp("running") / "n1").format()
-    try:
-        node.start().open()
-        yield node
-    finally:
-        node.end()
-
-
 @pytest.fixture
-def node(running: Node) -> Iterator[Node]:
+def node(opened: Node) -> Iterator[Node]:
     """The node; it serves after the test as before, and nothing in it has broken."""
-    yield running
-    with Wire(running.client) as wire:
+    yield opened
+    with Wire(opened.client) as wire:
         assert wire.ask("SET", "alive", "yes") == b"+OK\r\n"
-    assert running.status()["quarantined"] is None
-    assert "Traceback" not in running.text()
+    assert opened.status()["quarantined"] is None
+    assert "Traceback" not in opened.text()
 
 
 def greeting(to: int = 1, identity: Identity = PEER, **changed: Any) -> bytes:

@@ -22,6 +22,16 @@ def lead(world: World, gid: int, node_id: int) -> None:
     raise AssertionError(f"node {node_id} does not become leader")
 
 
+def led_by_one() -> tuple[World, int]:
+    """A cluster of two groups, and the node that leads both."""
+    world = opened(groups=2)
+    leader = world.leader(1)
+    lead(world, 2, leader)
+    lead(world, 1, leader)
+    assert world.leader(2) == leader
+    return world, leader
+
+
 def test_overwritten_proposals_do_not_take_the_replies_of_later_ones() -> None:
     world = opened()
     leader = world.leader(1)
@@ -86,11 +96,7 @@ def test_a_read_behind_a_write_that_was_overwritten_holds_up_no_later_read() -> 
 
 
 def test_a_flush_that_one_of_two_groups_refused_has_an_unknown_outcome() -> None:
-    world = opened(groups=2)
-    leader = world.leader(1)
-    lead(world, 2, leader)
-    lead(world, 1, leader)
-    assert world.leader(2) == leader
+    world, leader = led_by_one()
     client = world.connect(leader)
     client.send("FLUSHALL")
     world.nodes[leader].replicas[1].raft.step_down("test")

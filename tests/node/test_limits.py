@@ -3,7 +3,7 @@
 import pytest
 
 from eraft import limits
-from tests.node.test_leadership import lead
+from tests.node.test_leadership import led_by_one
 from tests.node.test_order import keys_of
 from tests.sim.world import opened
 
@@ -89,11 +89,7 @@ def test_what_the_writes_of_one_entry_answer_is_bounded() -> None:
 
 
 def test_large_replies_of_one_group_do_not_keep_back_a_read_of_another_before_them() -> None:
-    world = opened(groups=2)
-    leader = world.leader(1)
-    lead(world, 2, leader)
-    lead(world, 1, leader)
-    assert world.leader(2) == leader
+    world, leader = led_by_one()
     (small,), (large,) = keys_of(world, 1, 1), keys_of(world, 2, 1)
     client = world.connect(leader)
     value = bytes(limits.VALUE_SIZE_BYTES)

@@ -1,7 +1,7 @@
 """Commands of one connection take effect in the order in which they were sent."""
 
 from eraft._impl import hashing
-from tests.node.test_leadership import lead
+from tests.node.test_leadership import led_by_one
 from tests.sim.world import World, opened
 
 OK = b"+OK\r\n"
@@ -37,11 +37,7 @@ def test_a_read_that_is_late_does_not_overtake_the_write_before_it() -> None:
 
 
 def test_reads_that_go_on_one_by_one_count_as_one() -> None:
-    world = opened(groups=2)
-    leader = world.leader(1)
-    lead(world, 2, leader)
-    lead(world, 1, leader)
-    assert world.leader(2) == leader
+    world, leader = led_by_one()
     (written,), others = keys_of(world, 1, 1), keys_of(world, 2, 6)
     client = world.connect(leader)
     world.stalled.update(node_id for node_id in world.ids if node_id != leader)
