@@ -94,6 +94,7 @@ KEY_COUNT_PAUSE_S = 0.0001  # for each key: about a hundred times what it takes 
 CLIENT_COMMANDS = 1024  # beside the plain ones, of one connection
 ROW_CACHE_BYTES = 24 * MIB
 CACHED_ROW_BYTES = 16 * KIB
+WRITE_MEANWHILE_ROWS = 64  # fewer rows wait for others of the same keys, at most for a tick
 WRITE_BEHIND_ROWS = 2048
 WRITE_BEHIND_BYTES = 4 * MIB
 OVERLAY_ROWS = 64 * 1024  # in one batch they hold up the event loop for 0.15 s

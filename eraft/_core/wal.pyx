@@ -225,23 +225,29 @@ cdef extern from "<signal.h>" nogil:
 cdef extern from "<pthread.h>" nogil:
     ctypedef struct pthread_t:
         pass
-    ctypedef struct pthread_mutex_t:
-        pass
-    ctypedef struct pthread_cond_t:
-        pass
     int pthread_create(
         pthread_t *thread, const void *attributes, void *(*start)(void *) noexcept nogil, void *data
     )
     int pthread_join(pthread_t thread, void **result)
-    int pthread_mutex_init(pthread_mutex_t *mutex, const void *attributes)
-    int pthread_mutex_lock(pthread_mutex_t *mutex)
-    int pthread_mutex_unlock(pthread_mutex_t *mutex)
-    int pthread_mutex_destroy(pthread_mutex_t *mutex)
-    int pthread_cond_init(pthread_cond_t *condition, const void *attributes)
-    int pthread_cond_wait(pthread_cond_t *condition, pthread_mutex_t *mutex)
-    int pthread_cond_signal(pthread_cond_t *condition)
-    int pthread_cond_destroy(pthread_cond_t *condition)
     int pthread_sigmask(int how, const sigset_t *new, sigset_t *old)
+
+
+cdef extern from "<semaphore.h>" nogil:
+    ctypedef struct sem_t:
+        pass
+    int sem_init(sem_t *semaphore, int shared, unsigned int value)
+    int sem_post(sem_t *semaphore)
+    int sem_wait(sem_t *semaphore)
+    int sem_destroy(sem_t *semaphore)
+
+
+cdef extern from * nogil:
+    """
+    #define eraft_load(place) __atomic_load_n(place, __ATOMIC_ACQUIRE)
+    #define eraft_store(place, value) __atomic_store_n(place, value, __ATOMIC_RELEASE)
+    """
+    uint64_t eraft_load(uint64_t *place)
+    void eraft_store(uint64_t *place, uint64_t value)
 
 
 cdef struct Request:
@@ -253,14 +259,16 @@ cdef struct Request:
 
 
 cdef struct Shared:
-    # All but `mutex` and `eventfd` is read and written only under the mutex.
-    pthread_mutex_t mutex
-    pthread_cond_t wake
+    # A semaphore and atomic counters, no mutex: a thread that is woken never
+    # has to wait for the one that woke it. `work` is posted once for each
+    # request and once to stop. The loop's thread writes `stopping` and
+    # `submitted`, the writer's thread the others.
+    sem_t work
     int eventfd
-    bint stopping
-    int error
-    uint64_t durable
+    uint64_t stopping
     uint64_t submitted
+    uint64_t error
+    uint64_t durable
     uint64_t done
     Request[_QUEUE] queue
 
@@ -287,30 +295,29 @@ cdef int _write(const Request *request) noexcept nogil:
 
 cdef void *_run(void *data) noexcept nogil:
     cdef Shared *shared = <Shared *>data
-    cdef Request request
+    cdef Request *request
+    cdef uint64_t done = 0
     cdef int error = 0
     cdef uint64_t one = 1
-    pthread_mutex_lock(&shared.mutex)
-    while error == 0:
-        while shared.submitted == shared.done and not shared.stopping:
-            pthread_cond_wait(&shared.wake, &shared.mutex)
-        if shared.submitted == shared.done:
-            break
-        request = shared.queue[shared.done % _QUEUE]
-        pthread_mutex_unlock(&shared.mutex)
-        error = _write(&request)
-        pthread_mutex_lock(&shared.mutex)
-        if error == 0:
-            shared.durable = request.position
-            shared.done += 1
+    while True:
+        while sem_wait(&shared.work) != 0:
+            pass  # a signal came in between
+        if done == eraft_load(&shared.submitted):
+            if eraft_load(&shared.stopping):
+                return NULL
+            continue
+        request = &shared.queue[done % _QUEUE]
+        error = _write(request)
+        if error:
+            eraft_store(&shared.error, <uint64_t>error)
+            eraft_store(&shared.done, eraft_load(&shared.submitted))
         else:
-            shared.error = error
-            shared.done = shared.submitted
-        pthread_mutex_unlock(&shared.mutex)
+            done += 1
+            eraft_store(&shared.durable, request.position)
+            eraft_store(&shared.done, done)
         write(shared.eventfd, &one, 8)
-        pthread_mutex_lock(&shared.mutex)
-    pthread_mutex_unlock(&shared.mutex)
-    return NULL
+        if error:
+            return NULL
 
 
 cdef class LogWriter:
@@ -330,8 +337,7 @@ cdef class LogWriter:
         if self._shared == NULL:
             raise MemoryError
         self._shared.eventfd = eventfd
-        pthread_mutex_init(&self._shared.mutex, NULL)
-        pthread_cond_init(&self._shared.wake, NULL)
+        sem_init(&self._shared.work, 0, 0)
         # The thread inherits the mask: signals stay with Python's threads.
         sigfillset(&everything)
         pthread_sigmask(SIG_SETMASK, &everything, &before)
@@ -345,26 +351,17 @@ cdef class LogWriter:
         if self._shared == NULL:
             return
         self._stop()
-        pthread_cond_destroy(&self._shared.wake)
-        pthread_mutex_destroy(&self._shared.mutex)
+        sem_destroy(&self._shared.work)
         free(self._shared)
 
     @property
     def durable(self):
-        cdef uint64_t durable
-        pthread_mutex_lock(&self._shared.mutex)
-        durable = self._shared.durable
-        pthread_mutex_unlock(&self._shared.mutex)
         self._release()
-        return durable
+        return eraft_load(&self._shared.durable)
 
     @property
     def error(self):
-        cdef int error
-        pthread_mutex_lock(&self._shared.mutex)
-        error = self._shared.error
-        pthread_mutex_unlock(&self._shared.mutex)
-        return error
+        return eraft_load(&self._shared.error)
 
     @property
     def pending(self):
@@ -391,15 +388,13 @@ cdef class LogWriter:
         request = &self._shared.queue[self._submitted % _QUEUE]
         self._position = position
         self._submitted += 1
-        pthread_mutex_lock(&self._shared.mutex)
         request.fd = fd
         request.offset = offset
         request.data = <const char *>view.buf
         request.size = <size_t>view.len
         request.position = position
-        self._shared.submitted = self._submitted
-        pthread_cond_signal(&self._shared.wake)
-        pthread_mutex_unlock(&self._shared.mutex)
+        eraft_store(&self._shared.submitted, self._submitted)
+        sem_post(&self._shared.work)
 
     def close(self):
         self._stop()
@@ -407,20 +402,15 @@ cdef class LogWriter:
     cdef void _stop(self) noexcept:
         if self._running:
             self._running = False
-            pthread_mutex_lock(&self._shared.mutex)
-            self._shared.stopping = True
-            pthread_cond_signal(&self._shared.wake)
-            pthread_mutex_unlock(&self._shared.mutex)
+            eraft_store(&self._shared.stopping, 1)
+            sem_post(&self._shared.work)
             with nogil:
                 pthread_join(self._thread, NULL)
         self._release()
 
     cdef void _release(self) noexcept:
         """Let go of the data that is written, or never will be."""
-        cdef uint64_t done
-        pthread_mutex_lock(&self._shared.mutex)
-        done = self._shared.done
-        pthread_mutex_unlock(&self._shared.mutex)
+        cdef uint64_t done = eraft_load(&self._shared.done)
         while self._released < done:
             PyBuffer_Release(&self._views[self._released % _QUEUE])
             self._released += 1

@@ -228,6 +228,7 @@ class Server:
             self._flush_store()
         if record is not None:
             self._prepare_segments()
+            self.node.write_meanwhile()
         if outputs.again:
             self.schedule()
 

@@ -52,7 +52,10 @@ class Gossip:
 
     def peer(self, node_id: int) -> Peer:
         """The state kept of a node, made when it is first met."""
-        return self.peers.setdefault(node_id, Peer())
+        peer = self.peers.get(node_id)
+        if peer is None:
+            peer = self.peers[node_id] = Peer()
+        return peer
 
     # Clocks
 

@@ -339,6 +339,12 @@ class Node:
         except StoreStalled:
             self._store_stalled = True
 
+    def write_meanwhile(self) -> None:
+        """Hand rows to the store while the record of this turn is on its way to the disks."""
+        for replica in self.replicas.values():
+            if replica.rows.pending >= limits.WRITE_MEANWHILE_ROWS:
+                self.write_behind(replica.rows)
+
     def write_all_behind(self) -> None:
         """Hand everything that is applied to the store, before a clean stop."""
         self._store_stalled = False

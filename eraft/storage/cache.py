@@ -5,6 +5,7 @@ tables, and a call into it costs twenty times as much as a dict.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Final
 
 from eraft import limits
@@ -37,11 +38,8 @@ class RowCache:
 
     def written(self, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
         """The store has got these rows."""
-        size_bytes = 0
-        for key, row in rows:
-            size_bytes += len(key) + _ENTRY_BYTES
-            if row is not None:
-                size_bytes += len(row)
+        size_bytes = len(rows) * _ENTRY_BYTES
+        size_bytes += sum(map(len, filter(None, chain.from_iterable(rows))))
         if size_bytes > self._limit_bytes:
             self.clear()
             return

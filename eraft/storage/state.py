@@ -189,8 +189,10 @@ class ReplicaRows:
         """
         if not self.rows and not self._ranges:
             return
-        self.store.write(sorted(self.rows.items()), self._ranges)
-        self.rows.clear()
+        rows = self.rows
+        keys = sorted(rows)  # keys alone: comparing pairs takes twice as long
+        self.store.write(zip(keys, map(rows.__getitem__, keys), strict=True), self._ranges)
+        rows.clear()
         self._ranges.clear()
         self.size_hint = 0
 
