@@ -428,6 +428,7 @@ class World:
                 self.network.send(node_id, to, channel, data)
         if outputs.record is not None:
             self._write(node_id, outputs.record)
+            node.write_meanwhile()
             for preparation in node.log.preparations():
                 delay_us = self.dice.within(self.conditions.disk_us)
                 self.later(delay_us, node_id, self._prepare, node_id, preparation)
