@@ -115,15 +115,32 @@ def power_cut_all(scene: Scene) -> Iterator[None]:
 @contextmanager
 def full_disk(scene: Scene) -> Iterator[None]:
     """The disk gets full, to a byte or to the last few megabytes, and has room again later."""
-    victim = scene.victim
-    victim.disk.fill(scene.chance.choice((0, 0, 4 * limits.MIB)))
+    with _full([scene.victim], scene.chance):
+        yield
+
+
+@contextmanager
+def two_full_disks(scene: Scene) -> Iterator[None]:
+    """The disks of a majority get full."""
+    with _full([scene.victim, scene.chance.choice(scene.others)], scene.chance):
+        yield
+
+
+@contextmanager
+def _full(nodes: list[ChaosNode], chance: Random) -> Iterator[None]:
     try:
-        wait_until(lambda: refuses_writes(victim) or not victim.running, "the disk is full")
+        for node in nodes:
+            node.disk.fill(chance.choice((0, 0, 4 * limits.MIB)))
+        for node in nodes:
+            wait_until(lambda n=node: refuses_writes(n) or not n.running, "the disk is full")
         yield
     finally:
-        victim.disk.empty()
-    revive(victim)
-    wait_until(lambda: not refuses_writes(victim), "the node takes writes again")
+        for node in nodes:
+            node.disk.empty()
+    for node in nodes:
+        if not node.running:
+            node.start()
+        wait_until(lambda n=node: not refuses_writes(n), "the node takes writes again")
 
 
 def refuses_writes(node: ChaosNode) -> bool:
@@ -131,12 +148,6 @@ def refuses_writes(node: ChaosNode) -> bool:
         return admin.ask(node.admin, "STATUS", answer_s=1.0)["refuses_writes"] is not None
     except (admin.Unreachable, admin.Refused):
         return False
-
-
-def revive(node: ChaosNode) -> None:
-    """Start the node again if it had to stop."""
-    if not node.running:
-        node.start()
 
 
 @contextmanager
@@ -262,6 +273,7 @@ ALL: list[Fault] = [
     power_cut,
     power_cut_all,
     full_disk,
+    two_full_disks,
     failing_sync,
     torn_tail,
     flipped_bit,
