@@ -26,7 +26,8 @@ def test_apply_sets(hot: Hot, measure: Measure, payload: bytes) -> None:
     def run() -> Any:
         rows: dict[bytes, bytes | None] = {}
         replies: list[Any] = []
-        return apply_sets(payload, 8, PREFIX, OWNED, 7, rows, replies), rows, replies
+        stop, _ = apply_sets(payload, 8, PREFIX, OWNED, 7, rows, replies, 1)
+        return stop, rows, replies
 
     stop, rows, replies = measure("batch: SETs into rows", run)
     assert stop == len(payload)

@@ -6,7 +6,7 @@ from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
 from cpython.dict cimport PyDict_SetItem
-from libc.stdint cimport int64_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from eraft._core.reply import OK, encode_null
@@ -15,7 +15,7 @@ from eraft.types import BUCKETS
 
 __all__ = [
     "COMMANDS_OFFSET", "IMPL", "ROW_HEADER_BYTES", "TRACED", "apply_sets", "data_key",
-    "decode_row", "encode_row", "encode_values", "read_command", "timestamp",
+    "decode_row", "digest_change", "encode_row", "encode_values", "read_command", "timestamp",
 ]
 
 cdef extern from "checksum.h" nogil:
@@ -27,6 +27,7 @@ cdef extern from "rows.h" nogil:
     enum:
         ERAFT_KEY_HEADER_BYTES
         ERAFT_ROW_HEADER_BYTES
+        ERAFT_GENERATION_BYTES
     void eraft_write_key(
         unsigned char *place, const void *prefix, size_t prefix_size,
         int bucket, const unsigned char *key, size_t size
@@ -36,6 +37,10 @@ cdef extern from "rows.h" nogil:
     ) noexcept
     uint64_t eraft_row_version(const unsigned char *row) noexcept
     uint64_t eraft_row_deadline(const unsigned char *row) noexcept
+    uint32_t eraft_digest(
+        uint32_t digest, const unsigned char *key, size_t key_size,
+        const unsigned char *row, size_t row_size
+    ) noexcept
 
 cdef extern from "resp.h" nogil:
     const unsigned char *eraft_read_length(
@@ -130,6 +135,20 @@ def decode_row(row):
         PyBuffer_Release(&view)
 
 
+cdef inline uint32_t _digest(uint32_t digest, bytes key, bytes row):
+    return eraft_digest(
+        digest, <const unsigned char *>PyBytes_AS_STRING(key), <size_t>PyBytes_GET_SIZE(key),
+        <const unsigned char *>PyBytes_AS_STRING(row) if row is not None else NULL,
+        <size_t>PyBytes_GET_SIZE(row) if row is not None else 0,
+    )
+
+
+def digest_change(uint32_t digest, bytes key not None, bytes row):
+    if PyBytes_GET_SIZE(key) < ERAFT_GENERATION_BYTES:
+        raise ValueError(f"a key begins with a generation, but it has only {len(key)} bytes")
+    return _digest(digest, key, row)
+
+
 cdef inline const unsigned char *_read_bulk(
     const unsigned char *place, const unsigned char *end, Bulk *bulk
 ) noexcept:
@@ -149,10 +168,11 @@ cdef inline const unsigned char *_read_bulk(
 
 cdef const unsigned char *_apply_sets(
     const unsigned char *place, const unsigned char *end, bytes prefix,
-    const unsigned char *owned, uint64_t version, dict rows, list replies,
+    const unsigned char *owned, uint64_t version, dict rows, list replies, uint32_t *digest,
 ) except NULL:
     cdef const unsigned char *next_place
     cdef Bulk key, value
+    cdef bytes row_key, row
     cdef int bucket
     while end - place > SET_HEAD_BYTES:
         if memcmp(place, b"*3\r\n$3\r\nSET\r\n$", SET_HEAD_BYTES) != 0:
@@ -166,10 +186,10 @@ cdef const unsigned char *_apply_sets(
         bucket = eraft_bucket(key.data, <size_t>key.size)
         if owned[bucket] != OWNED:
             break
-        PyDict_SetItem(
-            rows, _key(prefix, bucket, key.data, key.size),
-            _row(version, 0, value.data, value.size),
-        )
+        row_key = _key(prefix, bucket, key.data, key.size)
+        row = _row(version, 0, value.data, value.size)
+        PyDict_SetItem(rows, row_key, row)
+        digest[0] = _digest(digest[0], row_key, row)
         if replies is not None:
             replies.append(_ok)
         place = next_place
@@ -178,10 +198,11 @@ cdef const unsigned char *_apply_sets(
 
 def apply_sets(
     payload, Py_ssize_t offset, bytes prefix not None, owned, uint64_t version,
-    dict rows not None, list replies,
+    dict rows not None, list replies, uint32_t digest,
 ):
     cdef Py_buffer view, owned_view
     cdef const unsigned char *start
+    cdef const unsigned char *stop
     PyObject_GetBuffer(payload, &view, PyBUF_SIMPLE)
     try:
         PyObject_GetBuffer(owned, &owned_view, PyBUF_SIMPLE)
@@ -195,10 +216,11 @@ def apply_sets(
                     f"offset {offset} is outside the payload of {view.len} bytes"
                 )
             start = <const unsigned char *>view.buf
-            return _apply_sets(
+            stop = _apply_sets(
                 start + offset, start + view.len, prefix,
-                <const unsigned char *>owned_view.buf, version, rows, replies,
-            ) - start
+                <const unsigned char *>owned_view.buf, version, rows, replies, &digest,
+            )
+            return stop - start, digest
         finally:
             PyBuffer_Release(&owned_view)
     finally:

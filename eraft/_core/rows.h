@@ -1,4 +1,5 @@
-/* Keys and headers of DATA rows; integers are big-endian. Needs checksum.h's tables. */
+/* Keys and headers of DATA rows, integers big-endian, and the digest of changes.
+ * Needs checksum.h's tables. */
 #ifndef ERAFT_ROWS_H
 #define ERAFT_ROWS_H
 
@@ -8,6 +9,8 @@
 #define ERAFT_KEY_HEADER_BYTES 6
 /* u8 flags, u64 version, u64 deadline. */
 #define ERAFT_ROW_HEADER_BYTES 17
+/* The generation, which a key begins with and a digest leaves out. */
+#define ERAFT_GENERATION_BYTES 4
 
 static inline void eraft_write_key(
     unsigned char *place, const void *prefix, size_t prefix_size,
@@ -44,6 +47,20 @@ static inline uint64_t eraft_row_deadline(const unsigned char *row)
     uint64_t deadline_ms;
     memcpy(&deadline_ms, row + 9, 8);
     return __builtin_bswap64(deadline_ms);
+}
+
+/* The digest after one more change; a deleted row is NULL. `key` has at least a generation. */
+static inline uint32_t eraft_digest(
+    uint32_t digest, const unsigned char *key, size_t key_size,
+    const unsigned char *row, size_t row_size)
+{
+    uint32_t sizes[2] = {
+        (uint32_t)(key_size - ERAFT_GENERATION_BYTES), row ? (uint32_t)row_size : UINT32_MAX
+    };
+    digest = eraft_crc32(digest, (const unsigned char *)sizes, sizeof sizes);
+    digest = eraft_crc32(
+        digest, key + ERAFT_GENERATION_BYTES, key_size - ERAFT_GENERATION_BYTES);
+    return row ? eraft_crc32(digest, row, row_size) : digest;
 }
 
 #endif

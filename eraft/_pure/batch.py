@@ -6,6 +6,11 @@ arrays of bulk strings in canonical form, command name in upper case.
 The row of a key (integers big-endian): prefix (generation and kind), u16
 bucket, u32 crc32(key), key -> u8 flags (0), u64 version (index of the last
 write), u64 deadline in ms (0 for none), value.
+
+The digest of what a replica has changed is the CRC-32 of all changes in their
+order, each `u32 size of the key, u32 size of the row` (little-endian, 2**32-1
+for a deletion), key, row; the key without its generation, which is another
+number on every replica.
 """
 
 import re
@@ -26,6 +31,7 @@ __all__ = [
     "apply_sets",
     "data_key",
     "decode_row",
+    "digest_change",
     "encode_row",
     "encode_values",
     "read_command",
@@ -41,6 +47,9 @@ ROW_HEADER_BYTES: Final = 17
 _TIMESTAMP = struct.Struct("<Q")
 _KEY = struct.Struct(">HI")
 _ROW = struct.Struct(">BQQ")
+_SIZES = struct.Struct("<II")
+_DELETED = 2**32 - 1
+_GENERATION_BYTES = 4
 _SET = re.compile(rb"\*3\r\n\$3\r\nSET\r\n\$(0|[1-9]\d{0,17})\r\n")
 _NEXT = re.compile(rb"\r\n\$(0|[1-9]\d{0,17})\r\n")
 _COUNT = re.compile(rb"\*([1-9]\d{0,17})\r\n")
@@ -75,6 +84,18 @@ def decode_row(row: bytes | bytearray | memoryview) -> tuple[int, int, bytes]:
     return version, deadline_ms, bytes(row[ROW_HEADER_BYTES:])
 
 
+def digest_change(digest: int, key: bytes, row: bytes | None) -> int:
+    """Return the digest after one more change: the row at a full key, None where deleted.
+
+    `digest` is the one of all changes before, 0 at the start.
+    """
+    size = len(key) - _GENERATION_BYTES
+    if size < 0:
+        raise ValueError(f"a key begins with a generation, but it has only {len(key)} bytes")
+    sizes = _SIZES.pack(size, _DELETED if row is None else len(row))
+    return crc32(b"".join((sizes, key[_GENERATION_BYTES:], row or b"")), digest)
+
+
 def apply_sets(
     payload: bytes | bytearray | memoryview,
     offset: int,
@@ -83,14 +104,16 @@ def apply_sets(
     version: int,
     rows: dict[bytes, bytes | None],
     replies: list[Reply] | None,
-) -> int:
+    digest: int,
+) -> tuple[int, int]:
     """Apply a run of plain SETs, from `offset` of the payload on.
 
     Each `SET key value` of a bucket whose byte in `owned` is 1 puts its row into
     `rows` and, if there is a list, OK into `replies`.
 
     Returns:
-        The offset of the first command that is anything else, or the payload's size.
+        The offset of the first command that is anything else, or the payload's
+        size; and what `digest`, that of all changes before, has become.
     """
     try:
         header = _ROW.pack(0, version, 0)
@@ -120,12 +143,15 @@ def apply_sets(
         bucket = bucket_of(key)
         if owned[bucket] != _OWNED:
             break
-        rows[b"".join((prefix, pack(bucket, crc32(key)), key))] = header + payload[start:end]
+        row_key = b"".join((prefix, pack(bucket, crc32(key)), key))
+        row = header + payload[start:end]
+        rows[row_key] = row
+        digest = digest_change(digest, row_key, row)
         offset = end + 2
         count += 1
     if replies is not None:
         replies += [OK] * count
-    return offset
+    return offset, digest
 
 
 def read_command(payload: bytes | bytearray | memoryview, offset: int) -> tuple[list[bytes], int]:

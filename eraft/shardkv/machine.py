@@ -97,7 +97,9 @@ class ShardMachine:
         room_bytes = limits.CLIENT_OUTPUT_BYTES
         while offset < end:
             start = offset
-            offset = batch.apply_sets(payload, start, prefix, states, index, overlay, replies)
+            offset, rows.digest = batch.apply_sets(
+                payload, start, prefix, states, index, overlay, replies, rows.digest
+            )
             rows.size_hint += offset - start
             if offset < end:
                 args, offset = batch.read_command(payload, offset)

@@ -23,13 +23,14 @@ EXPIRY = 6
 """u64 deadline_ms, then a DATA key without its prefix -> nothing (a hint)."""
 
 KINDS = (META, BUCKET, DATA, ONCE, DIRTY, EXPIRY)
+GENERATION_BYTES = 4
 PREFIX_BYTES = 5
 NODE_GENERATION = 0
 
 _PREFIX = struct.Struct(">IB")
 _BUCKET = struct.Struct(">IBH")
 _EXPIRY = struct.Struct(">IBQ")
-_APPLIED = struct.Struct(">QQQ")
+_APPLIED = struct.Struct(">QQQI")
 _APPLIED_NAME = b"applied"
 
 
@@ -86,14 +87,14 @@ def applied_key(generation: int) -> bytes:
     return meta_key(generation, _APPLIED_NAME)
 
 
-def encode_applied(index: int, term: int, clock_ms: int) -> bytes:
+def encode_applied(index: int, term: int, clock_ms: int, digest: int) -> bytes:
     """Return the value of the row at `applied_key`."""
-    return _APPLIED.pack(index, term, clock_ms)
+    return _APPLIED.pack(index, term, clock_ms, digest)
 
 
-def decode_applied(row: bytes | None) -> tuple[int, int, int]:
-    """Return index, term and clock of an `encode_applied` row; all 0 without a row."""
+def decode_applied(row: bytes | None) -> tuple[int, int, int, int]:
+    """Return index, term, clock and digest of an `encode_applied` row; all 0 without a row."""
     if row is None:
-        return 0, 0, 0
-    index, term, clock_ms = _APPLIED.unpack(row)
-    return index, term, clock_ms
+        return 0, 0, 0, 0
+    index, term, clock_ms, digest = _APPLIED.unpack(row)
+    return index, term, clock_ms, digest

@@ -3,11 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from eraft._impl import batch
 from eraft.storage import rows as layout
 from eraft.storage.memory import MemoryStore
 from eraft.storage.rocks import RocksStore
 
 __all__ = ["MemoryStore", "ReplicaRows", "RocksStore", "Scan", "StateStore", "StoreSnapshot"]
+
+_UP_TO = b"deleted up to "
 
 
 class Scan(Protocol):
@@ -87,6 +90,10 @@ class ReplicaRows:
     it to the store in one atomic batch. The host calls it between applied
     ranges only: state and applied index never come apart, whatever a crash
     leaves. Reads see the overlay, so apply reads its own writes.
+
+    `digest` is that of everything that was ever written here, in order: what
+    the replicas of a group compare. It is kept in the row that says how far
+    the replica has applied, which is not part of it.
     """
 
     def __init__(self, store: StateStore, generation: int) -> None:
@@ -97,6 +104,8 @@ class ReplicaRows:
         """Unwritten rows by full key, None where deleted; `batch.apply_sets` adds to it."""
         self.size_hint = 0
         """About how many bytes wait; who adds to `rows` directly adds here too."""
+        self.digest = layout.decode_applied(store.get(layout.applied_key(generation)))[3]
+        """Of all changes (see `batch.digest_change`); `batch.apply_sets` goes on with it."""
         self._ranges: list[tuple[bytes, bytes]] = []
         self._meta_prefix = layout.prefix(generation, layout.META)
 
@@ -136,11 +145,13 @@ class ReplicaRows:
         """Set the row at the full key."""
         self.rows[key] = row
         self.size_hint += len(key) + len(row)
+        self.digest = batch.digest_change(self.digest, key, row)
 
     def delete(self, key: bytes) -> None:
         """Remove the row at the full key, if there is one."""
         self.rows[key] = None
         self.size_hint += len(key)
+        self.digest = batch.digest_change(self.digest, key, None)
 
     def delete_range(self, start: bytes, end: bytes) -> None:
         """Remove every row with start <= key < end."""
@@ -149,6 +160,8 @@ class ReplicaRows:
         if start < end:
             self._ranges.append((start, end))
             self.size_hint += len(start) + len(end)
+            last = _UP_TO + end[layout.GENERATION_BYTES :]
+            self.digest = batch.digest_change(self.digest, start, last)
 
     def meta(self, name: bytes) -> bytes | None:
         """Return the META row of that name, None if there is none."""
@@ -160,12 +173,13 @@ class ReplicaRows:
 
     def applied(self) -> tuple[int, int, int]:
         """Return index and term of the last applied entry and the replica's clock in ms."""
-        return layout.decode_applied(self.get(layout.applied_key(self.generation)))
+        return layout.decode_applied(self.get(layout.applied_key(self.generation)))[:3]
 
     def set_applied(self, index: int, term: int, clock_ms: int) -> None:
         """Note how far the replica has applied; the host's, after each range."""
-        row = layout.encode_applied(index, term, clock_ms)
-        self.put(layout.applied_key(self.generation), row)
+        key = layout.applied_key(self.generation)
+        self.rows[key] = layout.encode_applied(index, term, clock_ms, self.digest)
+        self.size_hint += len(key)
 
     def scan(self, start: bytes, end: bytes) -> Scan:
         """Return the rows with start <= key < end in key order, as of the call.

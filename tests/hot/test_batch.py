@@ -59,7 +59,7 @@ def test_refuses_numbers_that_do_not_fit(twin: Any) -> None:
             twin.batch.encode_row(version, deadline_ms, b"")
     for version in (-1, 2**64):
         with pytest.raises(OverflowError):
-            twin.batch.apply_sets(STAMP, 8, PREFIX, EVERYTHING, version, {}, None)
+            twin.batch.apply_sets(STAMP, 8, PREFIX, EVERYTHING, version, {}, None, 0)
 
 
 def test_refuses_what_is_no_row(twin: Any) -> None:
@@ -90,7 +90,7 @@ def test_a_run_of_sets(twin: Any) -> None:
     payload += command(b"SET", b"foo", b"x" * 3000)
     rows: dict[bytes, bytes | None] = {row_key(FOO, b"foo"): None, b"other": b"row"}
     replies: list[Any] = [1]
-    stop = twin.batch.apply_sets(payload, 8, PREFIX, EVERYTHING, 77, rows, replies)
+    stop, _ = twin.batch.apply_sets(payload, 8, PREFIX, EVERYTHING, 77, rows, replies, 0)
     assert stop == len(payload)
     assert rows == {
         row_key(FOO, b"foo"): row(77, 0, b"x" * 3000),
@@ -107,7 +107,7 @@ def test_a_run_of_sets(twin: Any) -> None:
 def test_any_buffer_will_do(twin: Any, kind: Any) -> None:
     payload = STAMP + command(b"SET", b"foo", b"1")
     rows: dict[bytes, bytes | None] = {}
-    stop = twin.batch.apply_sets(kind(payload), 8, PREFIX, kind(EVERYTHING), 1, rows, None)
+    stop, _ = twin.batch.apply_sets(kind(payload), 8, PREFIX, kind(EVERYTHING), 1, rows, None, 0)
     assert stop == len(payload)
     assert rows == {row_key(FOO, b"foo"): row(1, 0, b"1")}
     assert {type(item) for item in (*rows, *rows.values())} == {bytes}
@@ -143,7 +143,7 @@ def test_stops_at_anything_else(twin: Any, other: bytes) -> None:
         rows: dict[bytes, bytes | None] = {}
         replies: list[Any] = []
         payload = STAMP + good + other + rest
-        stop = twin.batch.apply_sets(payload, 8, PREFIX, EVERYTHING, 5, rows, replies)
+        stop, _ = twin.batch.apply_sets(payload, 8, PREFIX, EVERYTHING, 5, rows, replies, 0)
         assert stop == 8 + len(good)
         assert len(rows) == len(replies) == 1
 
@@ -155,7 +155,7 @@ def test_only_owned_buckets(twin: Any, state: int) -> None:
     first, second = command(b"SET", b"bar", b"1"), command(b"SET", b"foo", b"1")
     rows: dict[bytes, bytes | None] = {}
     payload = STAMP + first + second + first
-    stop = twin.batch.apply_sets(payload, 8, PREFIX, owned, 5, rows, None)
+    stop, _ = twin.batch.apply_sets(payload, 8, PREFIX, owned, 5, rows, None, 0)
     assert stop == 8 + len(first)
     assert len(rows) == 1
 
@@ -163,11 +163,66 @@ def test_only_owned_buckets(twin: Any, state: int) -> None:
 def test_refuses_senseless_arguments(twin: Any) -> None:
     apply_sets = twin.batch.apply_sets
     with pytest.raises(ValueError, match="owned has 3 bytes"):
-        apply_sets(STAMP, 8, PREFIX, b"\1\1\1", 1, {}, None)
+        apply_sets(STAMP, 8, PREFIX, b"\1\1\1", 1, {}, None, 0)
     for offset in (-1, 9):
         with pytest.raises(ValueError, match=f"offset {offset} is outside"):
-            apply_sets(STAMP, offset, PREFIX, EVERYTHING, 1, {}, None)
-    assert apply_sets(STAMP, 8, PREFIX, EVERYTHING, 1, {}, None) == 8
+            apply_sets(STAMP, offset, PREFIX, EVERYTHING, 1, {}, None, 0)
+    assert apply_sets(STAMP, 8, PREFIX, EVERYTHING, 1, {}, None, 9) == (8, 9)
+
+
+# The digest of changes
+
+
+def change(key: bytes, row: bytes | None) -> bytes:
+    """What a change adds to the checksum; `key` without its generation."""
+    size = 2**32 - 1 if row is None else len(row)
+    return struct.pack("<II", len(key), size) + key + (row or b"")
+
+
+def test_the_digest_is_the_checksum_of_all_changes(twin: Any) -> None:
+    digest = 0
+    changes = b""
+    for key, value in [(b"a", b"1"), (b"a", None), (b"a", b""), (b"", b"x" * 3000), (b"", None)]:
+        digest = twin.batch.digest_change(digest, b"\0\0\0\7" + key, value)
+        changes += change(key, value)
+        assert digest == zlib.crc32(changes)
+    with pytest.raises(ValueError, match="only 3 bytes"):
+        twin.batch.digest_change(0, b"abc", b"")
+
+
+def test_sets_go_into_the_digest_in_their_order(twin: Any) -> None:
+    payload = STAMP + command(b"SET", b"foo", b"1") + command(b"SET", b"foo", b"2" * 99)
+    changes = change(row_key(FOO, b"foo")[4:], row(5, 0, b"1"))
+    changes += change(row_key(FOO, b"foo")[4:], row(5, 0, b"2" * 99))
+    before = zlib.crc32(b"before")
+    _, digest = twin.batch.apply_sets(payload, 8, PREFIX, EVERYTHING, 5, {}, None, before)
+    assert digest == zlib.crc32(changes, before)
+
+
+def test_what_the_digest_tells_apart(twin: Any) -> None:
+    """Other rows, other keys, other orders; but not another generation."""
+    one, two = (b"\0\0\0\1a", b"row"), (b"\0\0\0\1b", b"row")
+    different = [
+        (),
+        (one,),
+        (two,),
+        (one, two),
+        (two, one),
+        (one, one),
+        ((b"\0\0\0\1a", None),),
+        ((b"\0\0\0\1a", b""),),
+        ((b"\0\0\0\1ar", b"ow"),),
+    ]
+    found = set()
+    for changes in different:
+        digest = 0
+        for key, value in changes:
+            digest = twin.batch.digest_change(digest, key, value)
+        found.add(digest)
+    assert len(found) == len(different)
+    assert twin.batch.digest_change(3, b"\0\0\0\1a", b"row") == twin.batch.digest_change(
+        3, b"\0\0\0\2a", b"row"
+    )
 
 
 # Other commands

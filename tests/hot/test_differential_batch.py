@@ -18,6 +18,7 @@ others = st.lists(keys, min_size=1, max_size=4).map(lambda args: command(*args))
 numbers = st.one_of(
     st.integers(0, 5), st.integers(0, 2**64 - 1), st.sampled_from([-1, 2**64, 2**70])
 )
+digests = st.integers(0, 2**32 - 1)
 
 
 @st.composite
@@ -33,23 +34,32 @@ def payloads(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
-def apply(batch: Any, payload: bytes, offset: int, owned: bytes, version: int) -> Any:
+def apply(batch: Any, payload: bytes, offset: int, owned: bytes, version: int, digest: int) -> Any:
     rows: dict[bytes, bytes | None] = {}
     replies: list[Any] = []
-    result = outcome(batch.apply_sets, payload, offset, PREFIX, owned, version, rows, replies)
+    result = outcome(
+        batch.apply_sets, payload, offset, PREFIX, owned, version, rows, replies, digest
+    )
     if result[0] is OverflowError:
         result = OverflowError, "in words of its own"
     return result, list(rows.items()), replies
 
 
 @thorough
-@given(payloads(), st.integers(-1, 40), st.binary(min_size=3, max_size=3), numbers)
-def test_apply_sets(payload: bytes, offset: int, states: bytes, version: int) -> None:
+@given(payloads(), st.integers(-1, 40), st.binary(min_size=3, max_size=3), numbers, digests)
+def test_apply_sets(payload: bytes, offset: int, states: bytes, version: int, digest: int) -> None:
     owned = (b"\1" * 16 + states) * 1000
     for start in (8, offset):
-        ours = apply(compiled, payload, start, owned[:BUCKETS], version)
-        assert ours == apply(pure, payload, start, owned[:BUCKETS], version)
-    assert apply(compiled, payload, 8, states, 1) == apply(pure, payload, 8, states, 1)
+        ours = apply(compiled, payload, start, owned[:BUCKETS], version, digest)
+        assert ours == apply(pure, payload, start, owned[:BUCKETS], version, digest)
+    assert apply(compiled, payload, 8, states, 1, 0) == apply(pure, payload, 8, states, 1, 0)
+
+
+@thorough
+@given(digests, st.binary(max_size=60), st.none() | st.binary(max_size=60))
+def test_digest_change(digest: int, key: bytes, row: bytes | None) -> None:
+    ours = outcome(compiled.digest_change, digest, key, row)
+    assert ours == outcome(pure.digest_change, digest, key, row)
 
 
 @thorough

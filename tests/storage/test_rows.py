@@ -38,6 +38,6 @@ def test_the_end_of_a_prefix() -> None:
 
 
 def test_applied_row() -> None:
-    assert rows.decode_applied(None) == (0, 0, 0)
-    row = rows.encode_applied(2**40, 3, 1_700_000_000_000)
-    assert rows.decode_applied(row) == (2**40, 3, 1_700_000_000_000)
+    assert rows.decode_applied(None) == (0, 0, 0, 0)
+    row = rows.encode_applied(2**40, 3, 1_700_000_000_000, 2**32 - 1)
+    assert rows.decode_applied(row) == (2**40, 3, 1_700_000_000_000, 2**32 - 1)

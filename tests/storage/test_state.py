@@ -241,6 +241,32 @@ def test_applied_index_and_rows_become_visible_together() -> None:
     assert ReplicaRows(store, 6).meta(b"x") is None
 
 
+def test_the_digest_is_of_every_change_and_comes_back_with_the_applied_index() -> None:
+    store = MemoryStore()
+
+    def digests(generation: int) -> list[int]:
+        rows = ReplicaRows(store, generation)
+        found = [rows.digest]
+        for step in range(6):
+            if step < 2:
+                rows.set_meta(b"x", b"1")
+            elif step < 4:
+                rows.delete(layout.meta_key(generation, b"x"))
+            else:
+                rows.delete_range(*layout.bucket_range(generation, layout.DATA, step))
+            found.append(rows.digest)
+            rows.set_applied(step, 2, 123)
+            rows.write()
+            assert rows.digest == ReplicaRows(store, generation).digest == found[-1]
+        rows.set_meta(b"lost", b"")
+        rows.set_applied(6, 2, 123)
+        assert ReplicaRows(store, generation).digest == found[-1] != rows.digest
+        return found
+
+    assert digests(5) == digests(9)
+    assert len(set(digests(7))) == 7
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_the_overlay_is_a_dict_whatever_happens(seed: int) -> None:
     rng = random.Random(seed)
