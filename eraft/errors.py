@@ -50,6 +50,10 @@ class LogCorrupt(StorageError):
     """
 
 
+class Diverged(StorageError):
+    """A replica's state is not that of its group, or nobody can tell; it must not take part."""
+
+
 class StoreStalled(StorageError):
     """RocksDB asks writers to wait; the batch was not written, write it again later."""
 

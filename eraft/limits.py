@@ -102,6 +102,11 @@ OVERLAY_BYTES = 64 * MIB
 EXPIRE_BATCH = 1024
 APPLY_SLICE_BYTES = 1 * MIB
 
+# Comparing the replicas of a group
+CHECK_TICKS = 100
+CHECK_QUIET_INTERVALS = 60  # while nothing happens in a group
+DIGEST_DISPUTES = 3  # checks without a majority, while some replica may still decide
+
 # Between a node and the metaserver
 TABLE_REQUEST_INTERVAL_S = 0.5
 META_REQUESTS = 256

@@ -16,6 +16,8 @@ class EntryKind(IntEnum):
     """The empty first entry of a leader's term."""
     CONF_CHANGE = 2
     """A change of the group's members (see `eraft.raft.confchange`)."""
+    CHECK = 3
+    """The host compares the replicas' digests here (see `eraft.node.divergence`)."""
 
 
 class MessageKind(IntEnum):
@@ -145,3 +147,5 @@ class GroupState:
     hard_state: HardState = HardState()
     base_index: int = 0
     base_term: int = 0
+    quarantined: str = ""
+    """Why the replica does not take part any more, if so."""

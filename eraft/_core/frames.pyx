@@ -25,6 +25,7 @@ from types import MemberDescriptorType
 from zlib import crc32
 
 from eraft._pure.frames import (
+    DIGEST,
     HELLO,
     LEADS,
     META_REPLY,
@@ -37,6 +38,7 @@ from eraft.errors import ChecksumMismatch, FrameTooLarge, ProtocolError
 from eraft.types import Message, MessageKind
 
 __all__ = [
+    "DIGEST",
     "FRAME_HEADER_BYTES",
     "HELLO",
     "IMPL",
@@ -89,7 +91,7 @@ FRAME_HEADER_BYTES = _FRAME_HEADER
 MESSAGE_HEADER_BYTES = _MESSAGE_HEADER
 
 cdef int _first_kind = HELLO
-cdef int _last_kind = META_REPLY
+cdef int _last_kind = DIGEST
 cdef unsigned char[256] _message_kinds
 memset(_message_kinds, 0, 256)
 for _kind in MessageKind:

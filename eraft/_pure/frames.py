@@ -18,6 +18,7 @@ from eraft.errors import ChecksumMismatch, EraftError, FrameTooLarge, ProtocolEr
 from eraft.types import Message, MessageKind
 
 __all__ = [
+    "DIGEST",
     "FRAME_HEADER_BYTES",
     "HELLO",
     "IMPL",
@@ -43,7 +44,8 @@ TABLE_REQUEST: Final = 4
 TABLE: Final = 5
 META_REQUEST: Final = 6
 META_REPLY: Final = 7
-_KINDS = range(HELLO, META_REPLY + 1)
+DIGEST: Final = 8
+_KINDS = range(HELLO, DIGEST + 1)
 
 FRAME_HEADER_BYTES: Final = 8
 """Length and checksum; the kind counts as the first byte after it."""

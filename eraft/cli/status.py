@@ -28,6 +28,7 @@ Asks one node for the config table and then all nodes of the table for their
 state. Per group: who leads, term, commit and applied index, size of the log,
 buckets and keys. Per node: role, address, uptime, implementation. A node that
 does not answer and one whose log is damaged (quarantined) are said so.
+So is a replica that is quarantined because its state is not that of its group.
 
 Exit status 0 if at least one node answered.
 """
@@ -134,7 +135,10 @@ def group_rows(nodes: list[Status]) -> list[Status]:
     for gid in sorted(replicas):
         members = sorted(replicas[gid], key=lambda member: member["node_id"])
         leaders = [member for member in members if member["role"] == "leader"]
-        speaker = max(leaders or members, key=lambda member: (member["term"], member["commit"]))
+        sound = [member for member in members if not member.get("quarantined")]
+        speaker = max(
+            leaders or sound or members, key=lambda member: (member["term"], member["commit"])
+        )
         figures = ("term", "commit", "applied", "log_size_bytes", "buckets", "keys")
         rows.append(
             {
@@ -161,6 +165,11 @@ def describe(report: Status) -> list[str]:
         if node.get("quarantined"):
             lines.append(f"!! node {node['node_id']} IS QUARANTINED: {node['quarantined']}")
             lines.append("   it neither votes nor serves until it is replaced from its peers")
+        for group in node.get("groups", ()):
+            if group.get("quarantined"):
+                where = f"group {group['gid']} on node {node['node_id']}"
+                lines.append(f"!! {where} IS QUARANTINED: {group['quarantined']}")
+                lines.append("   this replica neither votes nor serves until it is replaced")
         if node.get("refuses_writes"):
             lines.append(f"!! node {node['node_id']} REFUSES WRITES: {node['refuses_writes']}")
     lines += [

@@ -40,6 +40,9 @@ class Groups:
         named = {found.state.generation for found in write_ahead_log.groups.values()}
         self._next_generation = delete_orphans(self._node.store, named)
         for gid, found in sorted(write_ahead_log.groups.items()):
+            if found.state.quarantined:
+                self._node.quarantine(found.state)
+                continue
             rows = ReplicaRows(self._node.store, found.state.generation)
             applied, applied_term, _ = rows.applied()
             entries = write_ahead_log.load(gid, applied, applied_term)
@@ -56,7 +59,8 @@ class Groups:
         """Make the replicas that the config table wants on this node's store."""
         identity = self._node.identity
         for gid, replica in table.hosted(identity.node_id, identity.store_id):
-            if gid not in self._node.replicas and gid != METASERVER_GID:
+            known = gid in self._node.replicas or gid in self._node.quarantines
+            if not known and gid != METASERVER_GID:
                 self._create(gid, replica, table.groups[gid].replicas)
 
     def _create(self, gid: int, own: ReplicaAddress, members: tuple[ReplicaAddress, ...]) -> None:

@@ -30,6 +30,7 @@ from eraft.node.admin import AdminClient
 from eraft.node.catalog import Catalog
 from eraft.node.client import Client
 from eraft.node.context import Context
+from eraft.node.divergence import Report
 from eraft.node.flushing import Flushing
 from eraft.node.gossip import Gossip, Lead
 from eraft.node.groups import Groups
@@ -50,7 +51,7 @@ from eraft.shardkv.specs import PLAIN_READS, PLAIN_WRITES
 from eraft.storage.directory import Identity
 from eraft.storage.state import ReplicaRows, StateStore
 from eraft.storage.wal import WriteAheadLog
-from eraft.types import BUCKETS, METASERVER_GID, Message, NodeAddress
+from eraft.types import BUCKETS, METASERVER_GID, GroupState, Message, NodeAddress
 
 logger = logging.getLogger("eraft.node")
 
@@ -80,6 +81,9 @@ class Node:
         self.wall_ms = wall_ms
         self.now_s = now_s
         self.quarantined = corrupt
+        """Why none of this node's replicas takes part, "" if they do."""
+        self.quarantines: dict[int, GroupState] = {}
+        """By gid: replicas of this node that do not take part, while the others do."""
 
         self.command_table = resp.CommandTable(PLAIN_WRITES, PLAIN_READS)
         self.admit = bytearray(BUCKETS)
@@ -112,12 +116,24 @@ class Node:
                 self._groups.restore(log)
                 self._groups.follow(self.table)
             except LogCorrupt as error:
-                self._quarantine(str(error))
+                self._quarantine_all(str(error))
         self._learn_peers()
 
-    def _quarantine(self, why: str) -> None:
+    def quarantine(self, state: GroupState) -> None:
+        """A replica neither votes nor serves until it is replaced; `state` says why."""
+        logger.critical(
+            "QUARANTINED: group %d, replica %d: %s", state.gid, state.replica_id, state.quarantined
+        )
+        self.quarantines[state.gid] = state
+        self.replicas.pop(state.gid, None)
+        self.router.groups.pop(state.gid, None)
+        self._dirty.pop(state.gid, None)
+        self._leads_changed = True
+
+    def _quarantine_all(self, why: str) -> None:
         """This node's replicas neither vote nor serve until they are replaced."""
         self.quarantined = why
+        self.quarantines.clear()
         self.replicas.clear()
         self.router.groups.clear()
         self._dirty.clear()
@@ -204,6 +220,8 @@ class Node:
             self._meta_request(node_id, body)
         elif kind == frames.META_REPLY:
             self.meta.answered(node_id, body)
+        elif kind == frames.DIGEST:
+            self._digest_reported(node_id, Report.decode(body))
         else:
             raise ProtocolError(f"frame of kind {kind} after the greeting")
 
@@ -222,6 +240,13 @@ class Node:
         except ProtocolError as error:
             self.context.count("messages_refused")
             logger.warning("message from node %d refused: %s", node_id, error)
+
+    def _digest_reported(self, node_id: int, report: Report) -> None:
+        replica = self.replicas.get(report.gid)
+        if replica is None or replica.members.get(report.replica_id) != node_id:
+            self.context.count("messages_refused")
+            return
+        replica.checks.reported(report)
 
     def peer_up(self, node_id: int) -> None:
         """The connection to a node is there."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eraft import limits
-from eraft._impl import log, resp
-from eraft.errors import NotLeader
+from eraft._impl import frames, log, resp
+from eraft.errors import Diverged, NotLeader
+from eraft.node.divergence import DigestChecks
 from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
-from eraft.storage.items import entries_item, hard_state_item
+from eraft.storage.items import entries_item, group_state_item, hard_state_item
 from eraft.storage.machine import StateMachine
 from eraft.storage.state import ReplicaRows
 from eraft.types import EntryKind, GroupState, HardState, Message, MessageKind
@@ -129,6 +130,7 @@ class Replica:
         machine: StateMachine,
     ) -> None:
         self.node = node
+        self._state = state
         self.gid = state.gid
         self.replica_id = state.replica_id
         self.members = {member.replica_id: member.node_id for member in state.members}
@@ -163,7 +165,9 @@ class Replica:
         self._confirmed: deque[tuple[int, list[Read]]] = deque()
         self._apply_to = self.applied
         self._bulk_until: dict[int, int] = {}
+        self.checks = DigestChecks(state.gid, state.replica_id, options.check_ticks)
         self.serving = False
+        self.quarantined = False
 
     # Inputs
 
@@ -177,6 +181,7 @@ class Replica:
         if self._deposed:
             self._expire_deposed(now_s)
         self._expire_reads(now_s)
+        self._check_digests()
         if self.rows.pending:
             self.node.write_behind(self.rows)
         self.node.touch(self)
@@ -200,6 +205,9 @@ class Replica:
 
     def read(self, read: Read) -> None:
         """Serve `read` at a position that is confirmed after now."""
+        if self.quarantined:
+            read.reroute(self.node)
+            return
         if read.after_writes:
             read.after_writes = False
             if self.gathering:
@@ -249,6 +257,8 @@ class Replica:
 
     def drain(self) -> None:
         """Propose what has gathered and hand over everything that the core wants done."""
+        if self.quarantined:
+            return
         if self.node.outbox.log_idle and self.leading and not self.saturated:
             self.propose_gathered()
         if self._collecting:
@@ -310,8 +320,9 @@ class Replica:
 
     def send_released(self, messages: Sequence[Message]) -> None:
         """Send messages that had to wait until the log was durable."""
-        for message in messages:
-            self._send(message)
+        if not self.quarantined:
+            for message in messages:
+                self._send(message)
 
     # Applying
 
@@ -331,6 +342,12 @@ class Replica:
                 replies = []
             if kind == EntryKind.COMMANDS:
                 self.machine.apply(rows, index, term, payload, replies)
+            elif kind == EntryKind.CHECK:
+                try:
+                    self._check_applied(index, payload)
+                except Diverged as error:
+                    self._quarantine(str(error), index, term)
+                    return
             if proposal is not None and replies is not None:
                 self.settle(proposal, replies)
         self.applied, self.applied_term = index, term
@@ -387,6 +404,58 @@ class Replica:
         found.extend(index, blob)
         return found.term(index), found.kind(index), found.payload(index)
 
+    # Comparing the replicas
+
+    def _check_digests(self) -> None:
+        """A leader lets the replicas' digests be compared now and then."""
+        self.checks.tick()
+        raft = self.raft
+        leads = self.serving and self.leading  # the core may have stepped down since the last turn
+        if not leads or not self.checks.due(raft.term) or self.saturated:
+            return
+        if self.node.room.refuse_writes(self) is None:
+            check = self.checks.next_check(raft.term, raft.config.conf, self.applied)
+            if check is not None:
+                raft.propose(check, EntryKind.CHECK)
+
+    def _check_applied(self, index: int, payload: bytes) -> None:
+        """Note the digest at a check, and tell the leader; raises Diverged."""
+        report = self.checks.applied(index, payload, self.rows.digest)
+        leader = self.leader_node
+        if leader and not self.leading and self.node.gossip.peer(leader).connected:
+            self.node.send_frame(leader, frames.encode_frame(frames.DIGEST, report.encode()))
+
+    def _quarantine(self, why: str, index: int, term: int) -> None:
+        """This replica's state cannot be trusted: it takes part in nothing from now on.
+
+        The entry at `index` said so. That is durable as soon as the node's
+        next record is. Should a crash come first, the next check finds the same.
+        """
+        raft = self.raft
+        raft.tell_commit()  # the verdict is committed, and the others may not know yet
+        for message in raft.ready().messages:
+            self._send(message)
+        raft.step_down("it is quarantined")
+        self.quarantined = True
+        state = replace(
+            self._state,
+            hard_state=HardState(raft.term, raft.vote, raft.commit),
+            base_index=index,
+            base_term=term,
+            quarantined=why,
+        )
+        self.node.quarantine(state)
+        self.node.outbox.persist(group_state_item(state))
+        if self.serving:
+            self.serving = False
+            self.serving_changed()
+        self._drop_reads()
+        for reads in self._asked.values():
+            self._reroute(reads)
+        for proposals in (self.pending, *self._deposed.values()):
+            for proposal in proposals:
+                proposal.refuse(OUTCOME_UNKNOWN)
+
     # Roles
 
     def _role_changed(self, change: RoleChange) -> None:
@@ -407,11 +476,7 @@ class Replica:
             self.serving = serving
             self.serving_changed()
         if change.role is not Role.LEADER:
-            self._reroute(self._collecting)
-            self._reroute(self._behind_writes)
-            for _, reads in self._confirmed:
-                self._reroute(reads)
-            self._confirmed.clear()  # an index that was overwritten may never come
+            self._drop_reads()
             for proposal in self.pending:
                 if proposal.waiters:
                     self._deposed.setdefault(proposal.index, []).append(proposal)
@@ -465,6 +530,14 @@ class Replica:
 
     def want_clock(self) -> None:
         """Bring the log's clock forward by an entry; for the subclass."""
+
+    def _drop_reads(self) -> None:
+        """Let others serve the reads that wait here."""
+        self._reroute(self._collecting)
+        self._reroute(self._behind_writes)
+        for _, reads in self._confirmed:
+            self._reroute(reads)
+        self._confirmed.clear()  # an index that was overwritten may never come
 
     def _reroute(self, reads: list[Read]) -> None:
         """Let others serve what this replica cannot; empties the list."""

@@ -11,6 +11,7 @@ from eraft.node.reads import Job
 from eraft.node.shard import ShardReplica
 from eraft.shardkv import keyspace
 from eraft.shardkv.cluster import ClusterView
+from eraft.types import METASERVER_GID, GroupState
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
@@ -58,7 +59,7 @@ def status(node: Node, keys: Mapping[int, int]) -> dict[str, Any]:
         "refuses_writes": node.room.full or None,
         "log": _log(node),
         "connections": len(node.clients),
-        "groups": [_group(item, keys.get(gid)) for gid, item in sorted(node.replicas.items())],
+        "groups": _groups(node, keys),
         "stats": {**node.context.counters, **node.store.stats()},
     }
 
@@ -73,14 +74,40 @@ def _log(node: Node) -> dict[str, Any] | None:
     }
 
 
+def _groups(node: Node, keys: Mapping[int, int]) -> list[dict[str, Any]]:
+    found = [_group(replica, keys.get(gid)) for gid, replica in node.replicas.items()]
+    found += [_quarantined(node, state) for state in node.quarantines.values()]
+    return sorted(found, key=lambda group: group["gid"])
+
+
+def _quarantined(node: Node, state: GroupState) -> dict[str, Any]:
+    return {
+        "gid": state.gid,
+        "replica_id": state.replica_id,
+        "role": "quarantined",
+        "quarantined": state.quarantined,
+        "serving": False,
+        "term": state.hard_state.term,
+        "leader": None,
+        "commit": state.hard_state.commit,
+        "applied": state.base_index,
+        "last_index": state.base_index,
+        "log_size_bytes": node.log.log_bytes(state.gid),
+        "buckets": None if state.gid == METASERVER_GID else 0,
+        "keys": None,
+    }
+
+
 def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
     status = replica.raft.status()
     node = replica.node
+    noted = replica.checks.noted
     owned = replica.machine.buckets_owned if isinstance(replica, ShardReplica) else None
     return {
         "gid": replica.gid,
         "replica_id": replica.replica_id,
         "role": status.role,
+        "quarantined": None,
         "serving": replica.serving,
         "term": status.term,
         "leader": replica.leader_node or None,
@@ -90,4 +117,5 @@ def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
         "log_size_bytes": node.log.log_bytes(replica.gid),
         "buckets": owned,
         "keys": keys,
+        "digest": {"index": noted.index, "digest": f"{noted.digest:08x}"},
     }

@@ -65,7 +65,7 @@ class RaftGroup(Replica):
 
     # What happens
 
-    def propose(self, payload: bytes) -> int:
+    def propose(self, payload: bytes, kind: int = COMMANDS) -> int:
         """Appends an entry; returns its index, which together with `term` names it.
 
         Raises `NotLeader`, `TransferUnderWay` while leadership is handed over, and `Overloaded`
@@ -80,7 +80,16 @@ class RaftGroup(Replica):
                 " are not committed"
             )
         self._dirty = True
-        return self.log.append(self.term, COMMANDS, payload)
+        return self.log.append(self.term, kind, payload)
+
+    def tell_commit(self) -> None:
+        """Sends every peer what is committed at once, if this replica leads.
+
+        Usually the next append or heartbeat does.
+        """
+        if self._leadership is not None:
+            self._leadership.send_heartbeats(self.commit, self._messages)
+            self._dirty = True
 
     @property
     def overloaded(self) -> bool:

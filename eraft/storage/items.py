@@ -90,6 +90,7 @@ def decode_group_state(payload: bytes) -> GroupState:
             hard_state=HardState(hard_state["term"], hard_state["vote"], hard_state["commit"]),
             base_index=value["base_index"],
             base_term=value["base_term"],
+            quarantined=value["quarantined"],
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ProtocolError(f"group state: {type(error).__name__}: {error}") from None

@@ -109,7 +109,7 @@ class SnapshotSource:
         applied_key = layout.applied_key(rows.generation)
         self._snapshot.seek(applied_key)
         key, row = next(self._snapshot, (b"", b""))
-        index, term, _ = layout.decode_applied(row if key == applied_key else None)
+        index, term, _, _ = layout.decode_applied(row if key == applied_key else None)
         self.head = replace(
             state,
             replica_id=0,
@@ -300,7 +300,7 @@ class SnapshotSink:
         if head is None:
             raise InvariantViolation(f"{where}: an end without a head")
         try:
-            index, term, _ = layout.decode_applied(self._applied)
+            index, term, _, _ = layout.decode_applied(self._applied)
         except struct.error:
             raise ProtocolError(f"{where}: its applied index is malformed") from None
         if (index, term) != (head.base_index, head.base_term):

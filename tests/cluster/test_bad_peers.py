@@ -92,7 +92,7 @@ def test_a_peer_that_does_not_belong_is_told_why(node: Node, data: bytes, why: s
     assert len(line) < 500
 
 
-@pytest.mark.parametrize("kind", range(frames.RAFT, frames.META_REPLY + 1))
+@pytest.mark.parametrize("kind", range(frames.RAFT, frames.DIGEST + 1))
 def test_malformed_frames_end_the_connection(node: Node, kind: int) -> None:
     random = Random(kind)
     bodies = [b"", b"{}", b"[]", b"null", b"[1,2]", b'{"version":-1}', b'{"id":"x"}', b"\0" * 12]

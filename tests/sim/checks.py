@@ -109,6 +109,8 @@ class Checks:
         """What committed entries write."""
         self.destroyed: set[int] = set()
         """Nodes whose disk has lost something that was durable."""
+        self.diverged: set[int] = set()
+        """Nodes whose state a test has changed behind their back."""
         self.disks: dict[int, dict[int, DurableGroup]] = {}
         self._positions: dict[int, int] = {}
         self._under_way: dict[int, deque[tuple[int, list[Item]]]] = {}
@@ -288,6 +290,8 @@ class Checks:
 
     def turned(self, node_id: int, node: Node) -> None:
         """A node has had its turn."""
+        if node.quarantines and node_id not in self.diverged:
+            raise Violation(f"equal replicas: node {node_id} quarantines {node.quarantines}")
         for gid, replica in node.replicas.items():
             raft = replica.raft
             now = (raft.term, raft.commit, raft.role, replica.applied)

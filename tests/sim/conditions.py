@@ -37,3 +37,4 @@ class Conditions:
     segment_bytes: int = 256 * 1024
     retention_bytes: int = limits.LOG_RETENTION_BYTES
     tail_bytes: int = limits.LOG_TAIL_BYTES
+    check_ticks: int = limits.CHECK_TICKS

@@ -62,6 +62,7 @@ def conditions_of(dice: Dice) -> Conditions:
         segment_bytes=dice.choice((16, 64, 256)) * 1024,
         retention_bytes=dice.choice((32 * 1024, 128 * 1024, 1 << 30)),
         tail_bytes=dice.choice((1024, 16 * 1024, 1 << 26)),
+        check_ticks=dice.choice((5, 20, 100)),
         drift=dice.choice((0.0, 0.0, 0.15)),
     )
     if dice.random() < 0.4:

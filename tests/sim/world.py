@@ -190,6 +190,7 @@ class World:
             segment_size_bytes=self.conditions.segment_bytes,
             log_retention_bytes=self.conditions.retention_bytes,
             log_tail_bytes=self.conditions.tail_bytes,
+            check_ticks=self.conditions.check_ticks,
         )
         log, corrupt = None, ""
         self.actor = node_id

@@ -17,6 +17,7 @@ def test_a_group_state_comes_back() -> None:
         hard_state=HardState(5, 2, 90),
         base_index=90,
         base_term=4,
+        quarantined="why",
     )
     assert decode_group_state(group_state_item(state)[3]) == state
 
