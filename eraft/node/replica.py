@@ -411,10 +411,10 @@ class Replica:
         self.checks.tick()
         raft = self.raft
         leads = self.serving and self.leading  # the core may have stepped down since the last turn
-        if not leads or not self.checks.due(raft.term) or self.saturated:
+        if not leads or raft.transferee or not self.checks.due(raft.term) or self.saturated:
             return
         if self.node.room.refuse_writes(self) is None:
-            check = self.checks.next_check(raft.term, raft.config.conf, self.applied)
+            check = self.checks.next_check(raft.term, raft.conf, self.applied)
             if check is not None:
                 raft.propose(check, EntryKind.CHECK)
 

@@ -1,6 +1,7 @@
 """What the items of a record hold: group states, hard states, entries."""
 
 import struct
+from dataclasses import fields
 from typing import Any
 
 import orjson
@@ -18,7 +19,7 @@ _TERM = struct.Struct("<Q")
 
 def group_state_item(state: GroupState) -> Item:
     """Return the item that founds a replica, or replaces all that was logged of its group."""
-    return state.gid, codec.GROUP_STATE, 0, orjson.dumps(state)
+    return state.gid, codec.GROUP_STATE, 0, _encode_state(state)
 
 
 def hard_state_item(gid: int, state: HardState) -> Item:
@@ -41,7 +42,7 @@ def checkpoint_item(state: GroupState, last_index: int) -> Item:
 
     The entries between the state's base and `last_index` are in earlier segments.
     """
-    return state.gid, codec.CHECKPOINT, last_index, orjson.dumps(state)
+    return state.gid, codec.CHECKPOINT, last_index, _encode_state(state)
 
 
 def compact_item(gid: int, index: int, term: int) -> Item:
@@ -73,6 +74,14 @@ def decode_hard_state(payload: bytes) -> HardState:
     return HardState(*_HARD_STATE.unpack(payload))
 
 
+def _encode_state(state: GroupState) -> bytes:
+    """The state as JSON; that a replica is not quarantined goes without saying."""
+    value = {field.name: getattr(state, field.name) for field in fields(state)}
+    if not state.quarantined:
+        del value["quarantined"]
+    return orjson.dumps(value)
+
+
 def decode_group_state(payload: bytes) -> GroupState:
     """Return the state in a GROUP_STATE item; ProtocolError if it is none."""
     try:
@@ -90,7 +99,7 @@ def decode_group_state(payload: bytes) -> GroupState:
             hard_state=HardState(hard_state["term"], hard_state["vote"], hard_state["commit"]),
             base_index=value["base_index"],
             base_term=value["base_term"],
-            quarantined=value["quarantined"],
+            quarantined=value.get("quarantined", ""),
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ProtocolError(f"group state: {type(error).__name__}: {error}") from None

@@ -100,7 +100,7 @@ def test_state_that_no_group_names_is_deleted_at_start() -> None:
     world = opened()
     store = world.disks[1].store
     orphan = layout.applied_key(77)
-    store.write([(orphan, layout.encode_applied(5, 1, 1))])
+    store.write([(orphan, layout.encode_applied(5, 1, 1, 0))])
     store.flush()
     world.crash(1)
     assert store.get(orphan) is not None
