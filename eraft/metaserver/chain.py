@@ -88,7 +88,8 @@ class VersionChain:
         """What a node at version `since` needs to follow, for `follow`; None if nothing.
 
         Differences if they are few and all here, else a full copy of the
-        newest version.
+        newest version. Version 0 is what each node makes up of its own list of
+        the metaserver's members: it gets a full copy, no difference to ours.
         """
         newest = self.newest
         if newest is None or newest <= since:
@@ -100,7 +101,7 @@ class VersionChain:
         return orjson.dumps({"table": table and table.to_dict(), "diffs": []})
 
     def _differences(self, since: int, newest: int) -> list[bytes] | None:
-        if newest - since > limits.TABLE_UPDATE_DIFFS:
+        if since == 0 or newest - since > limits.TABLE_UPDATE_DIFFS:
             return None
         bodies: list[bytes] = []
         room_bytes = limits.TABLE_UPDATE_BYTES

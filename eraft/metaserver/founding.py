@@ -31,6 +31,6 @@ def founding_table(members: Mapping[int, str]) -> ConfigTable:
         replicas.append(ReplicaAddress(replica_id, node_id))
     return ConfigTable(
         next_replica_id=len(replicas) + 1,
-        groups={METASERVER_GID: Group(weight=1, replicas=tuple(replicas))},
+        groups={METASERVER_GID: Group.founded(1, tuple(replicas))},
         nodes=nodes,
     )

@@ -1,25 +1,28 @@
 """The metaserver's state machine: requests in, versions of the config table out."""
 
 from dataclasses import replace
-from typing import Any, TypeAlias
+from typing import Any
 
 from eraft import limits
 from eraft.errors import InvariantViolation, ProtocolError
-from eraft.metaserver import operations
+from eraft.metaserver import members, operations
 from eraft.metaserver.balance import first_assignment
 from eraft.metaserver.chain import VersionChain
-from eraft.metaserver.operations import Join, Open, Query, Register
+from eraft.metaserver.members import Outcome, Reply
+from eraft.metaserver.operations import (
+    Change,
+    Forget,
+    Join,
+    Open,
+    Query,
+    Register,
+    Replicas,
+    Settle,
+)
 from eraft.metaserver.requests import RequestLog
 from eraft.metaserver.table import ConfigTable, Group
 from eraft.storage.state import ReplicaRows
 from eraft.types import METASERVER_GID, NodeAddress, ReplicaAddress
-
-Reply: TypeAlias = dict[str, Any] | str
-"""A JSON object, or the text of an error: nothing was changed then."""
-
-_Change: TypeAlias = Register | Join | Open
-_Outcome: TypeAlias = tuple[ConfigTable, Reply]
-"""The table after a request, the same object if it changes nothing, and the reply."""
 
 
 class MetaMachine:
@@ -93,7 +96,7 @@ def _readable(table: ConfigTable | None, version: int) -> ConfigTable:
     return table
 
 
-def _outcome(table: ConfigTable, operation: _Change) -> _Outcome:
+def _outcome(table: ConfigTable, operation: Change) -> Outcome:
     match operation:
         case Register():
             return _register(table, operation)
@@ -101,15 +104,23 @@ def _outcome(table: ConfigTable, operation: _Change) -> _Outcome:
             return _join(table, operation)
         case Open():
             return _open(table)
+        case Replicas():
+            return members.change(table, operation)
+        case Settle():
+            return members.settle(table, operation)
+        case Forget():
+            return members.forget(table, operation)
 
 
-def _register(table: ConfigTable, wanted: Register) -> _Outcome:
+def _register(table: ConfigTable, wanted: Register) -> Outcome:
     """A founding member's first registration also binds its metaserver replica to its store."""
     node_id, store_id = wanted.node_id, wanted.store_id
     node = NodeAddress(node_id, store_id, wanted.client, wanted.peer, wanted.admin)
     known = table.nodes.get(node_id)
     if known == node:
         return table, {"version": table.version}
+    if node_id in table.removed_nodes:
+        return table, f"node {node_id} was removed from the cluster: its node id is not used again"
     if known is None and len(table.nodes) >= limits.TABLE_NODES:
         return table, f"no more than {limits.TABLE_NODES} nodes can register"
     if known is not None and known.store_id not in ("", store_id):
@@ -130,15 +141,15 @@ def _register(table: ConfigTable, wanted: Register) -> _Outcome:
 
 
 def _bound(group: Group, node_id: int, store_id: str) -> Group:
-    return replace(
-        group,
-        replicas=tuple(
-            replace(it, store_id=store_id) if it.node_id == node_id else it for it in group.replicas
-        ),
-    )
+    def bound(replicas: tuple[ReplicaAddress, ...]) -> tuple[ReplicaAddress, ...]:
+        return tuple(
+            replace(it, store_id=store_id) if it.node_id == node_id else it for it in replicas
+        )
+
+    return replace(group, replicas=bound(group.replicas), leaving=bound(group.leaving))
 
 
-def _join(table: ConfigTable, wanted: Join) -> _Outcome:
+def _join(table: ConfigTable, wanted: Join) -> Outcome:
     if wanted.gid in table.groups:
         return table, f"group {wanted.gid} has already joined"
     if len(table.groups) >= limits.TABLE_GROUPS:
@@ -149,7 +160,7 @@ def _join(table: ConfigTable, wanted: Join) -> _Outcome:
         if node is None or node.store_id == "":
             return table, f"node {node_id} has not registered"
         replicas.append(ReplicaAddress(replica_id, node_id, node.store_id))
-    groups = {**table.groups, wanted.gid: Group(wanted.weight, tuple(replicas))}
+    groups = {**table.groups, wanted.gid: Group.founded(wanted.weight, tuple(replicas))}
     changed = replace(
         table,
         version=table.version + 1,
@@ -166,7 +177,7 @@ def _join(table: ConfigTable, wanted: Join) -> _Outcome:
     return changed, reply
 
 
-def _open(table: ConfigTable) -> _Outcome:
+def _open(table: ConfigTable) -> Outcome:
     if table.opened:
         return table, "the cluster is already open"
     weights = {gid: group.weight for gid, group in table.groups.items() if gid != METASERVER_GID}

@@ -35,15 +35,47 @@ class BucketRange(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Group:
-    """A group's share of the buckets relative to the others, and its members."""
+    """A group's share of the buckets relative to the others, and the members that are wanted.
+
+    What its members are is in the group's own configuration. Its leader
+    brings that to what is wanted here and reports, so that `joining` and
+    `leaving` tell how far it is; without either the group is as wanted.
+    """
 
     weight: int
     replicas: tuple[ReplicaAddress, ...]
+    """The wanted members, at most one on each node."""
+    founders: tuple[int, ...]
+    """The replica ids of the first configuration, for good: a replica of these starts with
+    all of them as voters, any other one without members, to wait for its first snapshot."""
+    joining: tuple[int, ...] = ()
+    """Of `replicas` those that the leader has not reported as voters yet."""
+    leaving: tuple[ReplicaAddress, ...] = ()
+    """Not wanted any more, but perhaps still members: kept until the leader reports that
+    they are out, and then forgotten. A replica that no table names is destroyed."""
+
+    @staticmethod
+    def founded(weight: int, replicas: tuple[ReplicaAddress, ...]) -> "Group":
+        """A group that begins with these members."""
+        return Group(weight, replicas, tuple(replica.replica_id for replica in replicas))
 
     @property
     def node_ids(self) -> tuple[int, ...]:
-        """The nodes of its replicas, in their order."""
-        return tuple(replica.node_id for replica in self.replicas)
+        """The nodes of its members, each once; first those that stay, last those that join."""
+        joining, leaving = self.joining, self.leaving
+        settled = [it for it in self.replicas if it.replica_id not in joining]
+        fresh = [it for it in self.replicas if it.replica_id in joining]
+        return tuple(dict.fromkeys(it.node_id for it in (*settled, *leaving, *fresh)))
+
+    @property
+    def members(self) -> tuple[ReplicaAddress, ...]:
+        """Everybody who may be a member: the wanted replicas, then the leaving ones."""
+        return self.replicas + self.leaving
+
+    @property
+    def changing(self) -> bool:
+        """Whether its members are not known to be as wanted."""
+        return bool(self.joining or self.leaving)
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,7 +85,8 @@ class ConfigTable:
     `buckets` holds the owned ranges only, sorted, neighbours of one group
     merged, so equal assignments are equal values. `next_replica_id` is what
     the next new replica of any group gets: an id is never issued twice in a
-    cluster. `groups` and `nodes` must not be changed.
+    cluster. Nor is the id of a node that was removed: `removed_nodes`, sorted.
+    `groups` and `nodes` must not be changed.
     """
 
     version: int = 0
@@ -62,6 +95,7 @@ class ConfigTable:
     buckets: tuple[BucketRange, ...] = ()
     groups: Mapping[int, Group] = field(default_factory=dict)
     nodes: Mapping[int, NodeAddress] = field(default_factory=dict)
+    removed_nodes: tuple[int, ...] = ()
 
     def owner(self, bucket: int) -> int:
         """The gid of the group that is to own `bucket`, or UNOWNED."""
@@ -82,13 +116,23 @@ class ConfigTable:
         return sum(end - start + 1 for start, end, owner in self.buckets if owner == gid)
 
     def hosted(self, node_id: int, store_id: str) -> list[tuple[int, ReplicaAddress]]:
-        """The (gid, replica) pairs that live on this node's store, by gid."""
+        """The (gid, replica) pairs that are wanted on this node's store, by gid."""
         return [
             (gid, replica)
             for gid, group in sorted(self.groups.items())
             for replica in group.replicas
             if replica.node_id == node_id and replica.store_id == store_id
         ]
+
+    def removed(self, gid: int, replica_id: int) -> bool:
+        """Whether this replica was issued and is gone for good, and so has to be destroyed.
+
+        A replica that a newer table has issued is unknown here, not removed.
+        """
+        group = self.groups.get(gid)
+        members = group.members if group is not None else ()
+        named = any(member.replica_id == replica_id for member in members)
+        return not named and replica_id < self.next_replica_id
 
     def with_owners(self, owners: Sequence[int]) -> "ConfigTable":
         """The same table with these owners, one gid (or UNOWNED) per bucket."""
@@ -110,6 +154,7 @@ class ConfigTable:
             "nodes": {str(key): _node_json(node) for key, node in sorted(self.nodes.items())},
             "groups": {str(key): _group_json(group) for key, group in sorted(self.groups.items())},
             "buckets": [list(item) for item in self.buckets],
+            "removed_nodes": list(self.removed_nodes),
         }
 
     def to_json(self) -> bytes:
@@ -127,6 +172,7 @@ class ConfigTable:
             buckets=_read_ranges(found["buckets"]),
             groups=_read_map(found["groups"], "groups", limits.TABLE_GROUPS, 0, _read_group),
             nodes=_read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, _read_node),
+            removed_nodes=_read_removed(found["removed_nodes"]),
         )
         check(table)
         return table
@@ -143,7 +189,7 @@ class Diff:
 
     Of nodes and groups only the changed ones are named, None for one that is
     gone; of buckets only the changed ranges, UNOWNED for those that lost
-    their owner.
+    their owner; of the removed nodes only the new ones.
     """
 
     version: int
@@ -152,6 +198,7 @@ class Diff:
     buckets: tuple[BucketRange, ...] = ()
     groups: Mapping[int, Group | None] = field(default_factory=dict)
     nodes: Mapping[int, NodeAddress | None] = field(default_factory=dict)
+    removed_nodes: tuple[int, ...] = ()
 
     @staticmethod
     def between(old: ConfigTable, new: ConfigTable) -> "Diff":
@@ -167,6 +214,7 @@ class Diff:
             buckets=_changed_ranges(old, new),
             groups=_changed(old.groups, new.groups),
             nodes=_changed(old.nodes, new.nodes),
+            removed_nodes=tuple(sorted({*new.removed_nodes} - {*old.removed_nodes})),
         )
 
     def apply(self, table: ConfigTable) -> ConfigTable:
@@ -182,6 +230,7 @@ class Diff:
             buckets=_overlaid(table.buckets, self.buckets),
             groups=_patched(table.groups, self.groups),
             nodes=_patched(table.nodes, self.nodes),
+            removed_nodes=tuple(sorted({*table.removed_nodes, *self.removed_nodes})),
         )
         check(changed)
         return changed
@@ -199,6 +248,7 @@ class Diff:
                 str(key): group and _group_json(group) for key, group in sorted(self.groups.items())
             },
             "buckets": [list(item) for item in self.buckets],
+            "removed_nodes": list(self.removed_nodes),
         }
 
     def to_json(self) -> bytes:
@@ -218,6 +268,7 @@ class Diff:
                 found["groups"], "groups", limits.TABLE_GROUPS, 0, _or_gone(_read_group)
             ),
             nodes=_read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, _or_gone(_read_node)),
+            removed_nodes=_read_removed(found["removed_nodes"]),
         )
 
     @staticmethod
@@ -230,23 +281,33 @@ def check(table: ConfigTable) -> None:
     """Raise ProtocolError unless the parts of `table` fit each other.
 
     Replica ids are unique in the cluster and below `next_replica_id`, a
-    replica stands on a known node and a group has at most one on each, a
-    bucket belongs to a known group other than the metaserver, and nothing is
-    owned before the cluster is opened.
+    replica stands on a known node and a group wants at most one on each, only
+    wanted replicas join, a bucket belongs to a known group other than the
+    metaserver, nothing is owned before the cluster is opened, and a removed
+    node is unknown.
     """
     if len(table.nodes) > limits.TABLE_NODES or len(table.groups) > limits.TABLE_GROUPS:
         raise ProtocolError("config table: too many nodes or groups")
+    if len(table.removed_nodes) > limits.TABLE_REMOVED_NODES:
+        raise ProtocolError("config table: too many removed nodes")
+    for node_id in table.removed_nodes:
+        if node_id in table.nodes:
+            raise ProtocolError(f"config table: node {node_id} is removed and known")
     issued: set[int] = set()
     for gid, group in table.groups.items():
         where = f"config table: group {gid}"
-        if len(set(group.node_ids)) != len(group.replicas):
+        if len({it.node_id for it in group.replicas}) != len(group.replicas):
             raise ProtocolError(f"{where}: two replicas on one node")
-        for replica in group.replicas:
+        if not {*group.joining} <= {replica.replica_id for replica in group.replicas}:
+            raise ProtocolError(f"{where}: a replica is joining that is not wanted")
+        for replica in group.members:
             if replica.node_id not in table.nodes:
                 raise ProtocolError(f"{where}: a replica on unknown node {replica.node_id}")
             if replica.replica_id in issued or replica.replica_id >= table.next_replica_id:
                 raise ProtocolError(f"{where}: replica id {replica.replica_id} was never issued it")
             issued.add(replica.replica_id)
+        if not group.founders or max(group.founders) >= table.next_replica_id:
+            raise ProtocolError(f"{where}: its founders were never issued")
     for start, end, gid in table.buckets:
         if gid == METASERVER_GID or gid not in table.groups:
             raise ProtocolError(f"config table: buckets {start}-{end} of unknown group {gid}")
@@ -254,7 +315,15 @@ def check(table: ConfigTable) -> None:
         raise ProtocolError("config table: buckets are owned, but it is not opened")
 
 
-_TABLE_FIELDS = ("version", "opened", "next_replica_id", "nodes", "groups", "buckets")
+_TABLE_FIELDS = (
+    "version",
+    "opened",
+    "next_replica_id",
+    "nodes",
+    "groups",
+    "buckets",
+    "removed_nodes",
+)
 
 
 def _merged(owners: Iterable[int]) -> tuple[BucketRange, ...]:
@@ -332,14 +401,18 @@ def _node_json(node: NodeAddress) -> dict[str, str]:
 def _group_json(group: Group) -> dict[str, Any]:
     return {
         "weight": group.weight,
-        "replicas": [
-            {
-                "replica_id": replica.replica_id,
-                "node_id": replica.node_id,
-                "store_id": replica.store_id,
-            }
-            for replica in group.replicas
-        ],
+        "replicas": [_replica_json(replica) for replica in group.replicas],
+        "founders": list(group.founders),
+        "joining": list(group.joining),
+        "leaving": [_replica_json(replica) for replica in group.leaving],
+    }
+
+
+def _replica_json(replica: ReplicaAddress) -> dict[str, Any]:
+    return {
+        "replica_id": replica.replica_id,
+        "node_id": replica.node_id,
+        "store_id": replica.store_id,
     }
 
 
@@ -375,14 +448,26 @@ def _read_node(node_id: int, value: object, where: str) -> NodeAddress:
 
 
 def _read_group(_gid: int, value: object, where: str) -> Group:
-    found = schema.record(value, where, ("weight", "replicas"))
-    replicas = schema.sequence(found["replicas"], f"{where}: replicas", limits.GROUP_REPLICAS)
+    found = schema.record(value, where, ("weight", "replicas", "founders", "joining", "leaving"))
+    replicas = _read_replicas(found["replicas"], f"{where}: replicas", limits.GROUP_REPLICAS)
     if not replicas:
         raise ProtocolError(f"{where}: no replicas")
     return Group(
         weight=schema.integer(found["weight"], f"{where}: weight", 1, limits.GROUP_WEIGHT),
-        replicas=tuple(_read_replica(item, f"{where}: replica") for item in replicas),
+        replicas=replicas,
+        founders=_read_ids(found["founders"], f"{where}: founders"),
+        joining=_read_ids(found["joining"], f"{where}: joining"),
+        leaving=_read_replicas(found["leaving"], f"{where}: leaving", limits.GROUP_LEAVING),
     )
+
+
+def _read_replicas(value: object, where: str, most: int) -> tuple[ReplicaAddress, ...]:
+    return tuple(_read_replica(item, where) for item in schema.sequence(value, where, most))
+
+
+def _read_ids(value: object, where: str) -> tuple[int, ...]:
+    ids = schema.sequence(value, where, limits.GROUP_REPLICAS)
+    return tuple(schema.integer(item, f"{where}: id", 1, schema.U63) for item in ids)
 
 
 def _read_replica(value: object, where: str) -> ReplicaAddress:
@@ -392,6 +477,14 @@ def _read_replica(value: object, where: str) -> ReplicaAddress:
         node_id=schema.integer(found["node_id"], f"{where}: node_id", 1, schema.U32),
         store_id=schema.name(found["store_id"], f"{where}: store_id"),
     )
+
+
+def _read_removed(value: object) -> tuple[int, ...]:
+    found: list[int] = []
+    for item in schema.sequence(value, "removed_nodes", limits.TABLE_REMOVED_NODES):
+        least = found[-1] + 1 if found else 1
+        found.append(schema.integer(item, "removed_nodes: id", least, schema.U32))
+    return tuple(found)
 
 
 def _next_replica_id(value: object) -> int:

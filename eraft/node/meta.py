@@ -9,7 +9,8 @@ from eraft import limits
 from eraft._impl import resp
 from eraft.errors import NotLeader, ProtocolError
 from eraft.metaserver import operations
-from eraft.metaserver.machine import MetaMachine, Reply
+from eraft.metaserver.machine import MetaMachine
+from eraft.metaserver.members import Reply
 from eraft.metaserver.operations import Query
 from eraft.metaserver.table import ConfigTable
 from eraft.node.replica import Replica

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import strategies as st
 
 from eraft.metaserver.founding import founding_table
-from eraft.metaserver.operations import Join, Open, Operation, Register
+from eraft.metaserver.operations import Forget, Join, Open, Operation, Register, Replicas, Settle
 from eraft.storage import rows as layout
 from eraft.storage.state import MemoryStore, ReplicaRows
 
@@ -48,6 +48,19 @@ operations = st.one_of(
         st.integers(1, 5),
     ),
     st.just(Open()),
+    st.builds(
+        Replicas,
+        st.integers(0, 4),
+        st.lists(_node_ids, max_size=2, unique=True).map(tuple),
+        st.lists(_node_ids, min_size=1, max_size=2, unique=True).map(tuple),
+    ),
+    st.builds(
+        Settle,
+        st.integers(0, 4),
+        st.lists(st.integers(1, 20), max_size=4, unique=True).map(tuple),
+        st.lists(st.integers(1, 20), max_size=4, unique=True).map(tuple),
+    ),
+    st.builds(Forget, _node_ids),
 )
 """Operations that meet each other often: few nodes, few groups."""
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from eraft import limits
 from eraft.errors import InvariantViolation, ProtocolError
 from eraft.metaserver.chain import VersionChain, follow
+from eraft.metaserver.founding import founding_table
 from eraft.metaserver.table import ConfigTable, Group
 from eraft.storage.state import ReplicaRows
 from eraft.types import BUCKETS, NodeAddress, ReplicaAddress
@@ -33,7 +34,7 @@ def _changed(table: ConfigTable, random: Random) -> ConfigTable:
     choice = random.randrange(4)
     if choice == 0 or not gids:
         gid, replica_id = len(table.groups), table.next_replica_id
-        groups = {**table.groups, gid: Group(1, (ReplicaAddress(replica_id, 1, ""),))}
+        groups = {**table.groups, gid: Group.founded(1, (ReplicaAddress(replica_id, 1, ""),))}
         return replace(table, groups=groups, next_replica_id=replica_id + 1)
     if choice == 1:
         node_id, port = random.randrange(1, 9), random.randrange(1, 65536)
@@ -127,7 +128,7 @@ def test_an_update_brings_a_node_to_the_newest_version(newest: int, since: int) 
     for table, before in follow(HISTORY[since], update):
         own.append(table, before)
     assert own.latest() == HISTORY[newest]
-    if newest - since <= limits.TABLE_UPDATE_DIFFS:
+    if since and newest - since <= limits.TABLE_UPDATE_DIFFS:
         assert [own.at(version) for version in range(newest + 1)] == HISTORY[: newest + 1]
     else:
         assert orjson.loads(update)["diffs"] == []
@@ -141,16 +142,24 @@ def test_an_update_from_a_chain_with_a_gap_is_a_full_copy(rows: ReplicaRows) -> 
     assert follow(HISTORY[70], chain.update(70)) == [(HISTORY[71], HISTORY[70])]
 
 
+def test_a_node_that_knows_only_its_founding_list_gets_a_full_copy(rows: ReplicaRows) -> None:
+    """It may have listed other members of the metaserver than the cluster was founded with."""
+    other = founding_table({9: "10.0.0.9:7001"})
+    update = filled(rows, HISTORY[:3]).update(0)
+    assert update is not None
+    assert follow(other, update) == [(HISTORY[2], None)]
+
+
 def test_a_large_update_is_a_full_copy(rows: ReplicaRows, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = filled(rows, HISTORY[:60])
-    assert orjson.loads(chain.update(0))["table"] is None
+    assert orjson.loads(chain.update(1))["table"] is None
     monkeypatch.setattr(limits, "TABLE_UPDATE_BYTES", 2000)
-    assert follow(FOUNDING, chain.update(0)) == [(HISTORY[59], None)]
+    assert follow(HISTORY[1], chain.update(1)) == [(HISTORY[59], None)]
 
 
 def test_updates_that_cross_are_harmless(rows: ReplicaRows) -> None:
     chain = filled(rows, HISTORY[:100])
-    differences, full = chain.update(90), chain.update(0)
+    differences, full = chain.update(90), chain.update(1)
     assert follow(HISTORY[99], differences) == []
     assert follow(HISTORY[95], differences) == [
         (HISTORY[version], HISTORY[version - 1]) for version in range(96, 100)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from eraft.errors import NotApplied, ProtocolError
 from eraft.metaserver.command import HELP, parse
-from eraft.metaserver.operations import Join, Open, Operation, Query
+from eraft.metaserver.operations import Forget, Join, Open, Operation, Query, Replicas
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,10 @@ from eraft.metaserver.operations import Join, Open, Operation, Query
         ("OPEN", Open()),
         ("QUERY", Query()),
         ("query 12", Query(12)),
+        ("REPLICAS 1 ADD 4", Replicas(1, (4,), ())),
+        ("replicas 0 remove 2 add 4 5 remove 3", Replicas(0, (4, 5), (2, 3))),
+        ("REPLICAS 1 ADD 2 REMOVE 2", Replicas(1, (2,), (2,))),
+        ("FORGET 3", Forget(3)),
     ],
 )
 def test_commands(line: str, operation: Operation) -> None:
@@ -27,7 +31,7 @@ def test_commands(line: str, operation: Operation) -> None:
 @pytest.mark.parametrize(
     ("line", "complaint"),
     [
-        ("", "META needs a subcommand: JOIN, OPEN, QUERY, LEAVE, MOVE"),
+        ("", "META needs a subcommand: JOIN, REPLICAS, FORGET, OPEN, QUERY, LEAVE, MOVE"),
         ("JOYN 1 1", "unknown subcommand META 'JOYN'"),
         ("JOIN", "META JOIN: needs a gid and at least one node id; usage: META JOIN gid"),
         ("JOIN 1", "needs a gid and at least one node id"),
@@ -40,6 +44,16 @@ def test_commands(line: str, operation: Operation) -> None:
         ("JOIN 1 1 2 3 4 5 6 7 8", "8 nodes, must be 1 to 7"),
         ("JOIN 1 1 WEIGHT 0", "weight: must be from 1"),
         ("JOIN 1 1 WEIGHT", "node id: must be a whole number, not 'WEIGHT'"),
+        ("REPLICAS", "META REPLICAS: needs a gid; usage: META REPLICAS gid"),
+        ("REPLICAS 1", "no node to add or to remove"),
+        ("REPLICAS 1 ADD", "no node to add or to remove"),
+        ("REPLICAS 1 4", "ADD or REMOVE comes before '4'"),
+        ("REPLICAS 1 ADD 4 4", "node 4 is named twice"),
+        ("REPLICAS 1 ADD 1 2 3 4 5 6 7 8", "8 nodes, at most 7"),
+        ("REPLICAS x ADD 1", "gid: must be a whole number, not 'x'"),
+        ("REPLICAS 1 ADD 0", "node id: must be from 1"),
+        ("FORGET", "META FORGET: needs a node id"),
+        ("FORGET 1 2", "META FORGET: needs a node id"),
         ("OPEN now", "META OPEN: too many arguments"),
         ("QUERY 1 2", "META QUERY: too many arguments"),
         ("QUERY x", "version: must be a whole number, not 'x'"),
@@ -58,7 +72,11 @@ def test_what_is_not_there_yet_says_so(line: str) -> None:
 
 
 @given(
-    st.lists(st.sampled_from([b"JOIN", b"1", b"2", b"WEIGHT", b"QUERY"]) | st.binary(), max_size=6)
+    st.lists(
+        st.sampled_from([b"JOIN", b"1", b"2", b"WEIGHT", b"QUERY", b"REPLICAS", b"ADD"])
+        | st.binary(),
+        max_size=6,
+    )
 )
 def test_whatever_arrives_is_a_command_or_a_clear_error(args: list[bytes]) -> None:
     try:

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from eraft import limits
 from eraft.errors import ProtocolError
 from eraft.metaserver.machine import MetaMachine
-from eraft.metaserver.operations import Join, Open, Operation, Query, Register, decode, encode
+from eraft.metaserver.operations import (
+    Forget,
+    Join,
+    Open,
+    Operation,
+    Query,
+    Register,
+    Replicas,
+    Settle,
+    decode,
+    encode,
+)
 from eraft.metaserver.table import BucketRange, ConfigTable, Group, check
 from eraft.storage.state import ReplicaRows
 from eraft.types import NodeAddress, ReplicaAddress
@@ -56,7 +67,7 @@ def test_a_founding_member_registers_and_binds_its_replica() -> None:
     assert meta.table.nodes[2] == NodeAddress(
         2, "store-2", "10.0.0.2:7000", "10.0.0.2:7001", "10.0.0.2:7002"
     )
-    assert meta.table.groups[0] == Group(
+    assert meta.table.groups[0] == Group.founded(
         1, (ReplicaAddress(1, 1), ReplicaAddress(2, 2, "store-2"), ReplicaAddress(3, 3))
     )
     assert meta.table.hosted(2, "store-2") == [(0, ReplicaAddress(2, 2, "store-2"))]
@@ -81,7 +92,7 @@ def test_a_wiped_node_is_refused(meta: Metaserver) -> None:
 def test_join_issues_replica_ids_that_were_never_used(meta: Metaserver) -> None:
     assert meta.request(Join(1, (1, 2, 3))) == {"version": 4, "gid": 1, "replicas": [4, 5, 6]}
     assert meta.request(Join(7, (3, 1), 5)) == {"version": 5, "gid": 7, "replicas": [7, 8]}
-    assert meta.table.groups[7] == Group(
+    assert meta.table.groups[7] == Group.founded(
         5, (ReplicaAddress(7, 3, "store-3"), ReplicaAddress(8, 1, "store-1"))
     )
     assert meta.table.next_replica_id == 9
@@ -190,8 +201,11 @@ def test_replay_and_retries_give_identical_rows(
 
 def _never_reused(before: ConfigTable, after: ConfigTable) -> None:
     for gid, group in after.groups.items():
-        if gid not in before.groups:
-            assert all(it.replica_id >= before.next_replica_id for it in group.replicas)
+        known = before.groups[gid].members if gid in before.groups else ()
+        for replica in group.members:
+            of_old = any(replica.replica_id == it.replica_id for it in known)
+            assert of_old or replica.replica_id >= before.next_replica_id
+    assert {*before.removed_nodes} <= {*after.removed_nodes}
 
 
 def test_no_more_nodes_and_groups_than_the_limits(
@@ -212,6 +226,9 @@ def test_no_more_nodes_and_groups_than_the_limits(
         Register(4, "s", "a:1", "b:2", "[::1]:3"),
         Join(1, (1, 2, 3), 9),
         Open(),
+        Replicas(0, (4,), (1, 2)),
+        Settle(1, (7,), (4, 5)),
+        Forget(3),
         Query(),
         Query(12),
     ],
@@ -234,11 +251,14 @@ GOOD = orjson.loads(encode("id", Join(1, (1, 2, 3))))
         ({"op": ["join"]}, "unknown op an array"),
         ({"op": "open"}, "open: unknown field 'gid'"),
         ({"op": "register"}, "register: no field 'node_id'"),
+        ({"op": "replicas"}, "replicas: no field 'add'"),
+        ({"op": "settle"}, "settle: no field 'joined'"),
+        ({"op": "forget"}, "forget: no field 'node_id'"),
         ({"gid": 2**32}, "gid: must be from 1 to 4294967295"),
         ({"nodes": []}, "0 nodes, must be 1 to 7"),
         ({"nodes": [1] * 8}, "nodes: 8 elements, at most 7"),
         ({"nodes": [1, 2, 1]}, "node 1 is named twice"),
-        ({"nodes": [True]}, "node id: must be a whole number"),
+        ({"nodes": [True]}, "join: nodes: must be a whole number"),
         ({"weight": 0}, "weight: must be from 1"),
         ({"more": "x" * limits.META_REQUEST_BYTES}, "at most 65536"),
     ],

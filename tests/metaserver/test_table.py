@@ -42,8 +42,27 @@ def tables(draw: st.DrawFn, version: int = 0) -> ConfigTable:
         for node_id in members:
             replicas.append(ReplicaAddress(replica_id, node_id, nodes[node_id].store_id))
             replica_id += draw(st.integers(1, 3))
-        groups[gid] = Group(draw(st.integers(1, 100)), tuple(replicas))
-    table = ConfigTable(version, draw(st.booleans()), replica_id, groups=groups, nodes=nodes)
+        leaving = []
+        for node_id in draw(st.lists(st.sampled_from(node_ids), max_size=3)):
+            leaving.append(ReplicaAddress(replica_id, node_id, nodes[node_id].store_id))
+            replica_id += 1
+        ids = [replica.replica_id for replica in replicas]
+        groups[gid] = Group(
+            draw(st.integers(1, 100)),
+            tuple(replicas),
+            tuple(draw(st.lists(st.integers(1, max(ids)), min_size=1, max_size=7, unique=True))),
+            tuple(draw(st.lists(st.sampled_from(ids), max_size=3, unique=True))),
+            tuple(leaving),
+        )
+    removed = tuple(sorted(draw(st.sets(st.integers(13, 20), max_size=3))))
+    table = ConfigTable(
+        version,
+        draw(st.booleans()),
+        replica_id,
+        groups=groups,
+        nodes=nodes,
+        removed_nodes=removed,
+    )
     if not table.opened:
         return table
     places = st.integers(1, BUCKETS - 1) | st.integers(1, 6)  # close ones too: single buckets
@@ -78,6 +97,8 @@ def test_owner_agrees_with_the_ranges(table: ConfigTable) -> None:
 @settings(deadline=None)
 @given(tables(4), tables(5))
 def test_a_difference_makes_the_next_version(old: ConfigTable, new: ConfigTable) -> None:
+    removed = tuple(sorted({*old.removed_nodes, *new.removed_nodes}))
+    new = replace(new, removed_nodes=removed)
     diff = Diff.between(old, new)
     assert diff.apply(old) == new
     assert Diff.from_json(diff.to_json()) == diff
@@ -138,13 +159,24 @@ def test_hosted_asks_for_the_same_store() -> None:
     assert table.hosted(9, "s1") == []
 
 
+def test_which_replicas_are_gone_for_good() -> None:
+    group = Group(1, (ReplicaAddress(6, 1, "s1"),), (4,), (6,), (ReplicaAddress(4, 2, "s2"),))
+    table = replace(_opened(), next_replica_id=7, groups={**_opened().groups, 1: group})
+    assert not table.removed(1, 6)
+    assert not table.removed(1, 4)
+    assert table.removed(1, 5)
+    assert table.removed(9, 3)
+    assert not table.removed(1, 7)
+    assert group.node_ids == (2, 1)
+
+
 def _opened() -> ConfigTable:
     nodes = dict(FOUNDING.nodes)
     nodes[1] = replace(nodes[1], store_id="s1")
     groups = {
         **FOUNDING.groups,
-        1: Group(1, (ReplicaAddress(4, 1, "s1"),)),
-        2: Group(1, (ReplicaAddress(5, 1, "s1"),)),
+        1: Group.founded(1, (ReplicaAddress(4, 1, "s1"),)),
+        2: Group.founded(1, (ReplicaAddress(5, 1, "s1"),)),
     }
     table = replace(FOUNDING, opened=True, next_replica_id=6, groups=groups, nodes=nodes)
     return table.with_owners([1] * 8192 + [2] * 8192)
@@ -195,6 +227,15 @@ def _set(form: Any, path: str, value: Any) -> None:
         ("groups/1/replicas/0/replica_id", 1, "group 1: replica id 1 was never issued"),
         ("groups/0/replicas/0/node_id", 2, "group 0: two replicas on one node"),
         ("groups/2", None, "groups: 2: must be an object, not None"),
+        ("groups/1/founders", [], "group 1: its founders were never issued"),
+        ("groups/1/founders", [6], "group 1: its founders were never issued"),
+        ("groups/1/founders", [0], "groups: 1: founders: id: must be from 1"),
+        ("groups/1/joining", [5], "group 1: a replica is joining that is not wanted"),
+        ("groups/1/joining", [1] * 8, "groups: 1: joining: 8 elements, at most 7"),
+        ("groups/1/leaving", [1], "groups: 1: leaving: must be an object"),
+        ("groups/1/leaving", [1] * 8, "groups: 1: leaving: 8 elements, at most 7"),
+        ("removed_nodes", [1], "node 1 is removed and known"),
+        ("removed_nodes", [9, 9], "removed_nodes: id: must be from 10"),
         ("buckets", {}, "buckets: must be an array, not an object"),
         ("buckets/0", [0, 1], "a range must be"),
         ("buckets/0/0", -1, "buckets: start: must be from 0"),
@@ -281,7 +322,7 @@ def test_the_founding_table_is_the_metaserver_and_nothing_else() -> None:
     assert table == founding_table({1: "a:1", 7: "b:2", 3: "c:3"})
     assert table.version == 0
     assert table.groups == {
-        0: Group(1, (ReplicaAddress(1, 1), ReplicaAddress(2, 3), ReplicaAddress(3, 7)))
+        0: Group.founded(1, (ReplicaAddress(1, 1), ReplicaAddress(2, 3), ReplicaAddress(3, 7)))
     }
     assert table.nodes[3] == NodeAddress(3, "", "", "c:3", "")
     assert table.next_replica_id == 4

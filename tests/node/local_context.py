@@ -26,7 +26,7 @@ def two_nodes() -> ConfigTable:
         opened=True,
         next_replica_id=10,
         buckets=(BucketRange(0, LAST, 1),),
-        groups={1: Group(1, (ReplicaAddress(1, 1, "a"), ReplicaAddress(2, 2, "b")))},
+        groups={1: Group.founded(1, (ReplicaAddress(1, 1, "a"), ReplicaAddress(2, 2, "b")))},
         nodes={
             1: NodeAddress(1, "a", "127.0.0.1:7001", "127.0.0.1:17001", ""),
             2: NodeAddress(2, "b", "127.0.0.1:7002", "127.0.0.1:17002", ""),

@@ -101,7 +101,9 @@ class Cluster:
             next_replica_id=100,
             buckets=tuple(BucketRange(bounds[g - 1], bounds[g] - 1, g) for g in HEADS),
             groups={
-                gid: Group(1, tuple(ReplicaAddress(10 * gid + n, n, f"s{n}") for n in NODES))
+                gid: Group.founded(
+                    1, tuple(ReplicaAddress(10 * gid + n, n, f"s{n}") for n in NODES)
+                )
                 for gid in HEADS
             },
             nodes={

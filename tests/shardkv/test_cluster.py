@@ -36,7 +36,7 @@ def table(homes: dict[int, tuple[int, ...]], *buckets: tuple[int, int, int]) -> 
         next_replica_id=1000,
         buckets=tuple(BucketRange(*item) for item in buckets),
         groups={
-            gid: Group(1, tuple(ReplicaAddress(10 * gid + n, n, f"s{n}") for n in nodes))
+            gid: Group.founded(1, tuple(ReplicaAddress(10 * gid + n, n, f"s{n}") for n in nodes))
             for gid, nodes in homes.items()
         },
         nodes={

@@ -56,7 +56,7 @@ def table(
     }
     homes = {1: (1, 2, 3), 2: (2, 3, 1), 3: (2, 3, 4)}
     groups = {
-        gid: Group(1, tuple(ReplicaAddress(10 * gid + n, n, f"s{n}") for n in homes[gid]))
+        gid: Group.founded(1, tuple(ReplicaAddress(10 * gid + n, n, f"s{n}") for n in homes[gid]))
         for gid in homes
     }
     return ConfigTable(
