@@ -8,7 +8,7 @@ TRACED := build/traced
 
 SOURCES := $(wildcard eraft/_core/*.pyx eraft/_core/*.pxd eraft/_core/*.h) setup.py
 
-.PHONY: help build demo test sim soak chaos coverage bench bench-redis lint format dist clean
+.PHONY: help build demo test sim soak mutations chaos coverage bench bench-redis lint format dist clean
 
 help:
 	@echo "make build        .venv with eraft, its compiled modules and the development tools"
@@ -17,6 +17,7 @@ help:
 	@echo "make chaos        real faults on real processes, and figures; long, needs root (ARGS='run --seconds 60')"
 	@echo "make sim          SEEDS=1000 simulated clusters in random trouble, on all cores (FIRST=1)"
 	@echo "make soak         the same for MINUTES=60 from a new seed on; keeps the seeds that failed"
+	@echo "make mutations    does the simulator find the planted bugs? notes it in docs/testing.md; long"
 	@echo "make coverage     line coverage of .py and .pyx: $(TRACED)/htmlcov and a total"
 	@echo "make bench        compiled against pure Python, per hot path"
 	@echo "make bench-redis  eraft against Redis on this machine"
@@ -56,6 +57,9 @@ sim: build
 MINUTES ?= 60
 soak: build
 	$(PY) -m tests.sim --seed $$(date +%s)000 --minutes $(MINUTES) --keep soak-failed.txt $(ARGS)
+
+mutations: build
+	$(PY) -m tests.sim.mutate $(ARGS)
 
 # A copy of the tree is built with line tracing, so that the normal build never is.
 coverage: build

@@ -8,6 +8,7 @@ python -m tests.sim --minutes 60 --keep soak.txt
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import multiprocessing
 import os
@@ -79,6 +80,17 @@ def run(seeds: Iterator[int], jobs: int, until_s: float, keep: str) -> int:
     return failed
 
 
+def hunt(seeds: Iterator[int]) -> int:
+    """Run seeds one after the other until one fails; it is printed as JSON."""
+    for seed in seeds:
+        why = attempt(seed)[1]
+        if why:
+            print(json.dumps({"seed": seed, "why": why}))
+            return 1
+    print("null")
+    return 0
+
+
 def _while(seeds: Iterator[int], until_s: float) -> Iterator[int]:
     for seed in seeds:
         if until_s and time.monotonic() > until_s:
@@ -92,6 +104,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first seed, or the one to trace")
     parser.add_argument("--seeds", type=int, default=1, help="how many")
     parser.add_argument("--trace", action="store_true", help="print the story of one seed")
+    parser.add_argument("--hunt", action="store_true", help="end with the first that fails")
     parser.add_argument("--minutes", type=float, default=0, help="go on for so long")
     parser.add_argument("--keep", default="", help="a file to which seeds that fail are added")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -99,6 +112,9 @@ def main() -> int:
     if args.trace:
         return trace(args.seed)
     seeds = iter(range(args.seed, 1 << 62 if args.minutes else args.seed + args.seeds))
+    if args.hunt:
+        logging.disable(logging.CRITICAL)
+        return hunt(seeds)
     until_s = time.monotonic() + args.minutes * 60 if args.minutes else 0.0
     return min(run(seeds, args.jobs, until_s, args.keep), 1)
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import struct
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from eraft import limits
 from eraft._impl import wal as codec
 from eraft.node.node import Node
 from eraft.node.replica import Replica
@@ -35,6 +36,8 @@ _VOTE_REPLY = int(MessageKind.VOTE_REPLY)
 _HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
 LEADER = Role.LEADER
 NO_STATE = HardState()
+STALLED_S = 2 * limits.ELECTION_TICKS * limits.TICK_S
+"""So long after its disk fell silent no node leads any more."""
 
 
 class Violation(AssertionError):
@@ -112,8 +115,11 @@ class Checks:
         self.diverged: set[int] = set()
         """Nodes whose state a test has changed behind their back."""
         self.disks: dict[int, dict[int, DurableGroup]] = {}
+        self.sent: Counter[int] = Counter()
+        """Raft messages by kind."""
         self._positions: dict[int, int] = {}
         self._under_way: dict[int, deque[tuple[int, list[Item]]]] = {}
+        self._since_us: dict[int, int] = {}
         self._seen: dict[tuple[int, int], tuple[int, int, Role, int]] = {}
 
     # The disk
@@ -185,9 +191,11 @@ class Checks:
         def watched_append(items: list[Item]) -> object:
             request = append(items)
             under_way.append((request.position, list(items)))
+            self._since_us[node_id] = self._world.now_us
             return request
 
         def watched_send(to: int, message: Message, bulk: bool) -> None:
+            self.sent[message.kind] += 1
             if message.kind in (_APPEND_REPLY, _VOTE_REPLY, _VOTE, _HEARTBEAT_REPLY):
                 self._promised(node_id, message)
             send(to, message, bulk)
@@ -257,6 +265,25 @@ class Checks:
             found = self.groups[gid] = History()
         return found
 
+    # From time to time
+
+    def looked_at(self, node_id: int, node: Node) -> None:
+        """What need not be looked at after every turn."""
+        stalled_s = 0.0
+        if self._under_way.get(node_id):
+            stalled_s = (self._world.now_us - self._since_us[node_id]) / 1e6
+        for gid, replica in node.replicas.items():
+            if stalled_s > STALLED_S and replica.leading:
+                raise Violation(
+                    f"stalled disk: node {node_id} leads group {gid} although its disk has not"
+                    f" answered for {stalled_s} s"
+                )
+            for peer in replica.raft.status().peers:
+                if peer.appends_in_flight > limits.APPENDS_IN_FLIGHT:
+                    raise Violation(
+                        f"flow control: group {gid} has {peer.appends_in_flight} appends in flight"
+                    )
+
     # Promises
 
     def _promised(self, node_id: int, message: Message) -> None:
@@ -319,18 +346,21 @@ class Checks:
         if commit < before[1]:
             raise Violation(f"commit: node {node_id}, group {gid} from {before[1]} to {commit}")
         if commit > before[1]:
+            first = commit > group.top
             self._committed(node_id, replica, group, before[1] + 1, commit)
-            if role is LEADER and led and replica.raft.log.term(commit) != term:
+            if role is LEADER and led and first and group.committed[commit][0] != term:
                 raise Violation(
                     f"commit by count: node {node_id} leads group {gid} in term {term} and commits"
-                    f" {commit} of term {replica.raft.log.term(commit)}"
+                    f" {commit} of term {group.committed[commit][0]}"
                 )
-        durable = self.disks[node_id].get(gid)
-        if applied > commit or (applied and (durable is None or applied > durable.last_index)):
-            raise Violation(
-                f"applied: node {node_id}, group {gid} has applied {applied}, committed {commit},"
-                f" durable {durable and durable.last_index}"
-            )
+        if applied > before[3] and (applied > commit or applied in group.committed):
+            disk = self.disks[node_id].get(gid, DurableGroup())
+            if applied > commit or not disk.has(applied, group.committed[applied][0]):
+                raise Violation(
+                    f"applied: node {node_id}, group {gid} has applied {applied}, committed"
+                    f" {commit}, durable a log to {disk.last_index}, that entry of term"
+                    f" {disk.term(applied)}"
+                )
 
     def _leads(self, node_id: int, replica: Replica, group: History) -> None:
         raft = replica.raft
@@ -340,10 +370,16 @@ class Checks:
                 f"one leader per term: group {replica.gid}, replicas {other} and"
                 f" {replica.replica_id} lead in term {raft.term}"
             )
+        durable = self.disks[node_id][replica.gid].hard_state
+        if (durable.term, durable.vote) != (raft.term, replica.replica_id):
+            raise Violation(
+                f"promise: node {node_id} leads group {replica.gid} in term {raft.term} by its own"
+                f" vote, but durable is {durable}"
+            )
         index = group.top
-        while index and group.committed[index][1] >= raft.term:
+        while index in group.committed and group.committed[index][1] >= raft.term:
             index -= 1
-        if index <= raft.log.base_index:
+        if index <= raft.log.base_index or index not in group.committed:
             return
         if raft.log.last_index < index or raft.log.term(index) != group.committed[index][0]:
             raise Violation(
@@ -356,8 +392,10 @@ class Checks:
     ) -> None:
         """State machine safety: everybody commits the same. And it is on a majority of disks."""
         gid, log = replica.gid, replica.raft.log
-        for index in range(max(first, log.base_index + 1), last + 1):
-            term = log.term(index)
+        disk = self.disks[node_id].get(gid, DurableGroup())
+        for index in range(max(first, disk.base_index + 1), last + 1):
+            # What is applied may have left the memory already; it is on disk then.
+            term = log.term(index) if index >= log.base_index else disk.term(index)
             known = group.committed.get(index)
             if known is None:
                 self._first_committed(replica, group, index, term)
@@ -368,7 +406,8 @@ class Checks:
                 )
         if last > group.top:
             group.top = last
-            self._on_quorum(replica, last, log.term(last))
+            if last > disk.base_index:
+                self._on_quorum(replica, last, group.committed[last][0])
 
     def _first_committed(self, replica: Replica, group: History, index: int, term: int) -> None:
         entry = group.entries.get((index, term))

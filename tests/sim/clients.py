@@ -95,6 +95,12 @@ class Script:
             self._conversation.on_data = self.listen
         return self._conversation
 
+    def go_to(self, node_id: int) -> None:
+        """The next commands go to this node."""
+        if self._node != node_id or self._conversation is None:
+            self.leave("wanted elsewhere")
+            self._node = node_id
+
     def leave(self, why: str) -> None:
         """Hang up, or find out that the node is gone: what is not answered stays unknown."""
         conversation, self._conversation = self._conversation, None

@@ -36,5 +36,7 @@ class Conditions:
 
     segment_bytes: int = 256 * 1024
     retention_bytes: int = limits.LOG_RETENTION_BYTES
+    append_bytes: int = limits.APPEND_SIZE_BYTES
+    """Of entries in a message between replicas."""
     tail_bytes: int = limits.LOG_TAIL_BYTES
     check_ticks: int = limits.CHECK_TICKS

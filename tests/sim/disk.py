@@ -54,12 +54,17 @@ class FaultyFile(MemoryFile):
         """Write, or ENOSPC where the file would grow."""
         if self.faults.full and offset + len(data) > self.size():
             raise OSError(errno.ENOSPC, "simulated full disk")
+        if self.faults.forgotten:
+            self.faults.written(self.name, offset, offset + len(data))
         super().pwrite(data, offset)
 
     def sync(self) -> None:
-        """Sync, or EIO; what was written is not durable then, whoever syncs again."""
+        """Sync, or EIO. What was written counts as clean then: no later sync writes it."""
         if self.faults.failing_syncs:
             self.faults.failing_syncs -= 1
+            self.faults.forgotten += [
+                (self.name, offset, before) for offset, before, _ in self._content.unsynced
+            ]
             raise OSError(errno.EIO, "simulated sync error")
         super().sync()
 
@@ -73,6 +78,29 @@ class FaultyFiles(MemoryFiles):
         self.failing_reads = False
         self.failing_syncs = 0
         """How many syncs are still to fail."""
+        self.forgotten: list[tuple[str, int, bytes]] = []
+        """Name, offset and what is really on disk, where the sync of a write has failed."""
+
+    def written(self, name: str, start: int, end: int) -> None:
+        """What is written again has another chance to become durable."""
+        before, self.forgotten = self.forgotten, []
+        for its_name, offset, data in before:
+            after = offset + len(data)
+            if its_name != name or after <= start or end <= offset:
+                self.forgotten.append((its_name, offset, data))
+                continue
+            if offset < start:
+                self.forgotten.append((name, offset, data[: start - offset]))
+            if end < after:
+                self.forgotten.append((name, end, data[end - offset :]))
+
+    def crash(self, rng: Random) -> None:
+        """Lose what was not synced, also where a later sync pretended to."""
+        super().crash(rng)
+        for name, offset, before in reversed(self.forgotten):
+            if name in self._contents and rng.random() < 0.5:
+                self._contents[name].data[offset : offset + len(before)] = before
+        self.forgotten.clear()
 
     def open(self, name: str) -> MemoryFile:
         """Open an existing file."""
@@ -80,6 +108,7 @@ class FaultyFiles(MemoryFiles):
 
     def create(self, name: str) -> MemoryFile:
         """Make an empty file."""
+        self.forgotten = [it for it in self.forgotten if it[0] != name]
         return self._faulty(super().create(name))
 
     def copy(self) -> FaultyFiles:

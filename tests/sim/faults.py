@@ -35,6 +35,7 @@ class Nemesis:
             self.isolate_leader,
             self.isolate_leader,
             self.isolate_one,
+            self.swap_leaders,
             self.cut_pair,
             self.cut_one_way,
             self.split,
@@ -120,6 +121,24 @@ class Nemesis:
     def isolate_leader(self) -> None:
         """The leader of a group is cut off."""
         self._cut({self._leader()})
+
+    def swap_leaders(self) -> None:
+        """A leader that was cut off for a while is back the moment its successor is gone."""
+        gid = self.dice.choice(sorted(self.world.checks.groups))
+        first = self.world.leader(gid)
+        if not first:
+            return
+        self._tell(f"[{first}] cut off, until its successor in group {gid} is gone")
+        others = [it for it in self.world.ids if it != first]
+        self.world.isolate(first)
+
+        def back() -> None:
+            second = self.world.leader(gid)
+            if second not in (0, first):
+                self._crash(second, power=self.dice.random() < 0.5)
+            self._mend([*((first, it) for it in others), *((it, first) for it in others)])
+
+        self._for_a_while(back)
 
     def split(self) -> None:
         """Two parts, at random."""
@@ -350,6 +369,7 @@ class Nemesis:
         if node_id in self.world.nodes:
             self.world.crash(node_id)
         files = self.world.disks[node_id].files
+        files.failing_reads = False
         name = self.dice.choice([it for it in files.names() if it.endswith(".log")])
         file = files.open(name)
         used = len(file.pread(file.size(), 0).rstrip(b"\0"))

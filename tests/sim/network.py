@@ -48,7 +48,7 @@ class Network:
         self.blocked: dict[tuple[int, int], int] = {}
         """Directions in which nothing arrives, each with the number of the block."""
         self._blocks = 0
-        self.sent = 0
+        self.sent_bytes = 0
 
     # Traffic
 
@@ -78,6 +78,7 @@ class Network:
         return chance >= conditions.late
 
     def _send(self, link: Link, data: bytes) -> None:
+        self.sent_bytes += len(data)
         if (link.sender, link.to) in self.blocked:
             link.held.append(data)
             return

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 
-from eraft._impl import hashing
 from eraft.node.replica import Replica
 from eraft.storage import rows as layout
 from tests.linear.checker import explain_all
 from tests.sim.checks import Violation
-from tests.sim.clients import NUMBER_COMMANDS, TEXT_COMMANDS, Histories, Script
+from tests.sim.clients import NUMBER_COMMANDS, TEXT_COMMANDS, Script
 from tests.sim.conditions import Conditions
 from tests.sim.dice import Dice
-from tests.sim.disk import Disk
 from tests.sim.faults import Nemesis
+from tests.sim.opening import histories_of, reopened
 from tests.sim.world import TICK_US, World, opened
 
 CALM_TICKS = 400
@@ -57,10 +55,11 @@ def conditions_of(dice: Dice) -> Conditions:
         dial_us=(20_000, 1_000_000),
         notice_us=dice.choice(((100, 1_000), (1_000, 2_000_000))),
         disk_us=dice.choice(((100, 300), (200, 20_000), (2_000, 60_000))),
-        flush_us=(10_000, 2_000_000),
+        flush_us=dice.choice(((10_000, 500_000), (1_000_000, 8_000_000))),
         turn_us=dice.choice(((0, 0), (0, 2_000))),
         segment_bytes=dice.choice((16, 64, 256)) * 1024,
         retention_bytes=dice.choice((32 * 1024, 128 * 1024, 1 << 30)),
+        append_bytes=dice.choice((1, 500, 1 << 20)),
         tail_bytes=dice.choice((1024, 16 * 1024, 1 << 26)),
         check_ticks=dice.choice((5, 20, 100)),
         drift=dice.choice((0.0, 0.0, 0.15)),
@@ -105,14 +104,7 @@ class Simulation:
         profile = self.profile
         if self.seed % OPENED_LIVE == 0:
             return opened(profile.groups, profile.nodes, self.seed, conditions)
-        disks = {
-            node_id: disk.copy(conditions)
-            for node_id, disk in disks_of_opened(profile.groups, profile.nodes).items()
-        }
-        world = World(profile.nodes, self.seed, conditions=conditions, disks=disks)
-        gids = range(profile.groups + 1)
-        world.until(lambda: all(world.ready(gid) for gid in gids))
-        return world
+        return reopened(profile.groups, profile.nodes, self.seed, conditions)
 
     def run(self) -> Outcome:
         """AssertionError (mostly a `Violation`) if something does not hold."""
@@ -238,28 +230,6 @@ class Simulation:
                     raise Violation(
                         f"equal replicas: group {gid} on nodes {good[0]} and {node_id}: {differing}"
                     )
-
-
-@cache
-def disks_of_opened(groups: int, nodes: int) -> dict[int, Disk]:
-    """What is on the disks of a cluster that was opened and stopped."""
-    world = opened(groups, nodes)
-    world.tick(40)
-    for node_id in world.ids:
-        world.stop(node_id)
-    return world.disks
-
-
-def histories_of(world: World, groups: int) -> Histories:
-    """Some keys for texts and for numbers in each group."""
-    owners = world.nodes[1].table.owners()
-    texts, numbers = [], []
-    for gid in range(1, groups + 1):
-        for prefix, count, found in (("text", 4, texts), ("number", 2, numbers)):
-            keys = (b"%s%d" % (prefix.encode(), number) for number in range(10_000))
-            own = (key for key in keys if owners[hashing.bucket_of(key)] == gid)
-            found += [next(own) for _ in range(count)]
-    return Histories(texts, numbers)
 
 
 def rows_of(replica: Replica) -> list[tuple[bytes, bytes]]:

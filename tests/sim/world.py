@@ -213,6 +213,8 @@ class World:
             wall_ms,
             now_s,
         )
+        for replica in node.replicas.values():
+            replica.raft.config.append_limit_bytes = self.conditions.append_bytes
         self.nodes[node_id] = node
         self.conversations[node_id] = []
         self._stuck[node_id] = []
@@ -404,6 +406,7 @@ class World:
             self._ticks[node_id] += 1
             if self._ticks[node_id] % DISK_CHECK_TICKS == 0:
                 self._check_disk(node_id)
+                self.checks.looked_at(node_id, node)
 
     def _check_disk(self, node_id: int) -> None:
         """What the shell does every second, on a disk of which something is known."""
