@@ -49,6 +49,7 @@ test: build
 
 chaos: build
 	$(PY) -m tests.chaos $(or $(ARGS),all)
+
 SEEDS ?= 1000
 FIRST ?= 1
 sim: build

@@ -42,17 +42,16 @@ class Mutation:
     path: str
     edits: tuple[tuple[str, str], ...]
 
-    def apply(self, root: Path) -> None:
-        """Break the tree at `root`; ValueError if it is not what this was made for."""
-        file = root / self.path
-        text = file.read_text()
+    def broken(self, root: Path) -> str:
+        """The text of the file, broken; ValueError if it is not what this was made for."""
+        text = (root / self.path).read_text()
         for old, new in self.edits:
             if text.count(old) != 1:
                 raise ValueError(
                     f"mutation {self.name}: {self.path} has {text.count(old)} times\n{old}"
                 )
             text = text.replace(old, new)
-        file.write_text(text)
+        return text
 
     @property
     def implementation(self) -> str:
@@ -94,7 +93,7 @@ def hunt(mutation: Mutation, first: int, limit: int) -> Found | None:
         for part in ("eraft", "tests/linear", "tests/sim"):
             ignored = shutil.ignore_patterns("*.c", "*.html", "__pycache__", "mutations")
             shutil.copytree(ROOT / part, tree / part, ignore=ignored)
-        mutation.apply(tree)
+        (tree / mutation.path).write_text(mutation.broken(ROOT))
         command = ["--seed", str(first), "--seeds", str(limit), "--hunt"]
         done = subprocess.run(
             [sys.executable, "-m", "tests.sim", *command],
