@@ -8,6 +8,7 @@ import struct
 from contextlib import suppress
 from pathlib import Path
 
+from eraft.storage.files import sync_directory
 from tests.chaos.namespaces import run
 
 FS_IOC_SHUTDOWN = 0x8004587D
@@ -62,5 +63,6 @@ class Disk:
             os.posix_fallocate(file.fileno(), 0, size)
 
     def empty(self) -> None:
-        """Give back what `fill` has taken."""
+        """Give back what `fill` has taken, for good: a power cut must not bring it back."""
         self._filler.unlink(missing_ok=True)
+        sync_directory(str(self.path))

@@ -17,7 +17,7 @@ from random import Random
 from eraft import limits
 from eraft.cli import admin
 from tests.chaos.cluster import CLIENTS, ChaosCluster, ChaosNode
-from tests.cli.local import WAIT_S, wait_until
+from tests.cli.local import wait_until
 from tests.cluster.damage import durable_byte, flipped, tear
 
 
@@ -61,6 +61,14 @@ def kill_all(scene: Scene) -> Iterator[None]:
         node.kill()
     yield
     scene.cluster.start()
+
+
+@contextmanager
+def stop(scene: Scene) -> Iterator[None]:
+    """SIGTERM: the node goes in good order."""
+    assert scene.victim.stop(signal.SIGTERM) == 0
+    yield
+    scene.victim.start()
 
 
 @contextmanager
@@ -161,10 +169,11 @@ def failing_sync(scene: Scene) -> Iterator[None]:
         [*words, "-e", "inject=fdatasync:error=EIO", "-o", "/dev/null"], start_new_session=True
     )
     try:
-        assert victim.process.wait(WAIT_S) == 1, "the node has to stop with an error"
+        wait_until(lambda: not victim.running, "the node stops")
     finally:
         tracer.kill()
         tracer.wait()
+    assert victim.process.wait() == 1
     assert "fsync is not retried" in victim.text()[said:]
     yield
     victim.start()
@@ -268,6 +277,7 @@ CUTS: list[Fault] = [mute, deaf, cut_off, away, one_link, answers_lost]
 ALL: list[Fault] = [
     kill,
     kill_all,
+    stop,
     pause,
     sleep_and_wake_alone,
     power_cut,
@@ -280,4 +290,4 @@ ALL: list[Fault] = [
     wipe,
     *CUTS,
 ]
-BESIDE_CUTS: list[Fault] = [kill, kill_all, pause, power_cut, full_disk, failing_sync]
+BESIDE_CUTS: list[Fault] = [kill, kill_all, stop, pause, power_cut, power_cut_all, full_disk]

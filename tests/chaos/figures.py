@@ -30,7 +30,12 @@ ANSWER_S = 0.3
 """Shorter than an election timeout: the writer's patience is not what is measured."""
 WRITES = 100
 """So many writes before a fault, and after it while it lasts."""
-GAP_FAULTS: dict[str, Fault] = {"SIGKILL": faults.kill, "pause": faults.pause, "cut": faults.away}
+GAP_FAULTS: dict[str, Fault] = {
+    "SIGKILL": faults.kill,
+    "SIGTERM": faults.stop,
+    "pause": faults.pause,
+    "cut": faults.away,
+}
 VALUE_BYTES = 1024
 FILL_KEYS, FILL_CLIENTS, FILL_PIPELINE = 65536, 16, 64
 

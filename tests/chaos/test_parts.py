@@ -67,6 +67,9 @@ def test_a_full_disk_has_room_again(disk: Disk) -> None:
     with pytest.raises(OSError, match="No space left"):
         write(disk.path / "more", bytes(limits.MIB), sync=True)
     disk.empty()
+    disk.cut_power()
+    disk.unmount()
+    disk.mount()
     write(disk.path / "more", bytes(limits.MIB), sync=True)
 
 
