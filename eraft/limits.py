@@ -89,6 +89,8 @@ ELECTION_TICKS = 10
 HEARTBEAT_TICKS = 2
 CLOCK_AHEAD_MS = 500
 LEADS_INTERVAL_S = 1.0
+BALANCE_INTERVAL_S = 10.0  # a node hands over one group in that time at most
+HAND_OVER_S = 2.0  # what a stop waits for others to lead
 
 # Work per turn of the event loop
 JOB_SLICES = 16

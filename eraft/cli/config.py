@@ -23,6 +23,7 @@ HELP: Final = {
     "election_ticks": "ticks without a leader until an election; drawn from n to 2n",
     "heartbeat_ticks": "ticks between two heartbeats",
     "check_ticks": "ticks between two comparisons of the replicas of a group",
+    "balance_interval_s": "how often a node looks whether to hand a group to one that leads fewer",
     "segment_size_bytes": "size of a segment of the write-ahead log",
     "log_tail_bytes": "log entries kept in memory for slow followers",
     "log_retention_bytes": "log kept on disk for followers that were away",

@@ -142,9 +142,17 @@ class Server:
         return int(status)
 
     def _signalled(self, number: int) -> None:
+        """The first time the node hands over what it leads before it stops; again: stop now."""
         logger.info("stopping: %s", signal.Signals(number).name)
-        if not self._stop.done():
+        if self._stop.done():
+            return
+        if self.node.leads.leaving:
             self._stop.set_result(EXIT_OK)
+            return
+        self._stop_at = self._loop.time() + limits.HAND_OVER_S
+        self.enter()
+        self.node.leads.leave()
+        self.schedule()
 
     def _unexpected(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An exception out of a connection's callback, which ends that connection.
@@ -168,6 +176,7 @@ class Server:
         for link in self._links.values():
             link.close()
         for connection in list(self._connections):
+            connection.flush()
             connection.transport.abort()
         self._loop.remove_reader(self._eventfd)
         await self._loop.run_in_executor(None, self._writer.close)
@@ -231,6 +240,13 @@ class Server:
             self.node.write_meanwhile()
         if outputs.again:
             self.schedule()
+        if self.node.leads.leaving:
+            self._stop_if_left()
+
+    def _stop_if_left(self) -> None:
+        late = self._loop.time() >= self._stop_at
+        if (self.node.leads.left or late) and not self._stop.done():
+            self._stop.set_result(EXIT_OK)
 
     def _send(self, channel: int, frames: dict[int, list[bytes]]) -> None:
         """Send each node its frames; a node that is not in the table yet has no link."""

@@ -24,6 +24,7 @@ class Peer:
 
     connected: bool = False
     full: bool = False
+    leaving: bool = False
     clock_ms: int = 0
     heard_s: float = 0.0
     asked_s: float = -1.0
@@ -77,9 +78,19 @@ class Gossip:
         return now_s - self._announced_s >= limits.LEADS_INTERVAL_S
 
     def announce(
-        self, leads: list[Lead], version: int, full: bool, wall_ms: int, now_s: float
+        self,
+        leads: list[Lead],
+        version: int,
+        *,
+        full: bool,
+        leaving: bool,
+        wall_ms: int,
+        now_s: float,
     ) -> None:
-        """Tell every connected node what this one leads, and whether its disk has no room."""
+        """Tell every connected node what this one leads, and why it should not lead more.
+
+        `full`: its disk has no room. `leaving`: it is about to stop.
+        """
         self._announced_s = now_s
         body = orjson.dumps(
             {
@@ -87,6 +98,7 @@ class Gossip:
                 "clock": wall_ms,
                 "version": version,
                 "full": full,
+                "leaving": leaving,
             }
         )
         frame = frames.encode_frame(frames.LEADS, body)
@@ -97,7 +109,7 @@ class Gossip:
     def heard(self, node_id: int, body: bytes, now_s: float) -> tuple[list[Lead], int]:
         """Another node's announcement: its leads and table version. ProtocolError if malformed."""
         where = f"announcement of node {node_id}"
-        fields = ("leads", "clock", "version", "full")
+        fields = ("leads", "clock", "version", "full", "leaving")
         found = schema.record(schema.document(body, where), where, fields)
         peer = self.peer(node_id)
         peer.clock_ms = schema.integer(found["clock"], f"{where}: clock", 0, schema.U63)
@@ -115,6 +127,7 @@ class Gossip:
             )
         version = schema.integer(found["version"], f"{where}: version", 0, schema.U63)
         peer.full = schema.boolean(found["full"], f"{where}: full")
+        peer.leaving = schema.boolean(found["leaving"], f"{where}: leaving")
         return leads, version
 
     # The config table

@@ -42,7 +42,7 @@ class MetaReplica(Replica):
         except ProtocolError as error:
             on_answer({"error": str(error)})
             return
-        if not self.serving or self.saturated:
+        if not self.serving or not self.proposes or self.saturated:
             on_answer(RETRY)
         elif isinstance(operation, Query):
             self.read(TableRead(operation, on_answer, self.node.now_s))

@@ -34,6 +34,7 @@ from eraft.node.divergence import Report
 from eraft.node.flushing import Flushing
 from eraft.node.gossip import Gossip, Lead
 from eraft.node.groups import Groups
+from eraft.node.leads import Leads
 from eraft.node.meta import MetaReplica
 from eraft.node.metaclient import MetaClient, encode_answer
 from eraft.node.options import NodeOptions
@@ -98,6 +99,7 @@ class Node:
         self.waiting = Waiting(self)
         self.gossip = Gossip(identity.node_id, self.send_frame)
         self.room = DiskRoom(self)
+        self.leads = Leads(self)
         self.meta = MetaClient(self)
         self.context = Context(self, pid)
         self.clients: dict[int, Client] = {}
@@ -177,6 +179,7 @@ class Node:
             replica.tick()
         self.meta.tick()
         self.catalog.register()
+        self.leads.tick()
         if self._leads_changed or self.gossip.announcement_due(self.now_s):
             self._announce()
         self.waiting.route_again()
@@ -188,7 +191,7 @@ class Node:
         busy_s = self.outbox.log_busy_s(self.now_s)
         stalled = busy_s > limit_s
         for replica in self.replicas.values():
-            replica.raft.may_campaign = not stalled
+            replica.raft.may_campaign = not stalled and not self.leads.leaving
             if stalled and replica.leading:
                 logger.warning(
                     "group %d: stepping down, the log has been waiting for the disk for %.1f s",
@@ -408,6 +411,10 @@ class Node:
             self.meta.leader_changed()
         self.waiting.route_again()
 
+    def announce_soon(self) -> None:
+        """Tell the peers in this turn what this node leads."""
+        self._leads_changed = True
+
     def _announce(self) -> None:
         self._leads_changed = False
         leads = [
@@ -416,7 +423,12 @@ class Node:
             if replica.serving
         ]
         self.gossip.announce(
-            leads, self.table.version, bool(self.room.full), self.wall_ms, self.now_s
+            leads,
+            self.table.version,
+            full=bool(self.room.full),
+            leaving=self.leads.leaving,
+            wall_ms=self.wall_ms,
+            now_s=self.now_s,
         )
         self.heard_leads(self.identity.node_id, leads)
 

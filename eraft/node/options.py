@@ -24,6 +24,7 @@ class NodeOptions:
     election_ticks: int = limits.ELECTION_TICKS
     heartbeat_ticks: int = limits.HEARTBEAT_TICKS
     check_ticks: int = limits.CHECK_TICKS
+    balance_interval_s: float = limits.BALANCE_INTERVAL_S
     segment_size_bytes: int = limits.SEGMENT_SIZE_BYTES
     log_tail_bytes: int = limits.LOG_TAIL_BYTES
     log_retention_bytes: int = limits.LOG_RETENTION_BYTES

@@ -168,6 +168,7 @@ class Replica:
         self.checks = DigestChecks(state.gid, state.replica_id, options.check_ticks)
         self.serving = False
         self.quarantined = False
+        self._led = False
 
     # Inputs
 
@@ -239,6 +240,17 @@ class Replica:
         return self.raft.role is Role.LEADER
 
     @property
+    def proposes(self) -> bool:
+        """Whether it leads and is not handing over: meanwhile what gathers waits."""
+        return self.leading and not self.raft.transferee
+
+    @property
+    def following(self) -> bool:
+        """Whether it follows a leader that can be asked for read positions."""
+        leader = self.leader_node
+        return not self._led and bool(leader) and self.node.gossip.peer(leader).connected
+
+    @property
     def saturated(self) -> bool:
         """Whether so much is not applied yet that nothing more may be proposed."""
         return (
@@ -259,7 +271,7 @@ class Replica:
         """Propose what has gathered and hand over everything that the core wants done."""
         if self.quarantined:
             return
-        if self.node.outbox.log_idle and self.leading and not self.saturated:
+        if self.node.outbox.log_idle and self.proposes and not self.saturated:
             self.propose_gathered()
         if self._collecting:
             self._ask_reads()
@@ -471,7 +483,8 @@ class Replica:
             self.members.get(change.leader_id, "?"),
             change.why,
         )
-        serving = change.role is Role.LEADER and self.applied_term == change.term
+        self._led = change.role is Role.LEADER
+        serving = self._led and self.applied_term == change.term
         if serving != self.serving:
             self.serving = serving
             self.serving_changed()
@@ -489,8 +502,9 @@ class Replica:
     # Reads
 
     def _ask_reads(self) -> None:
+        """Ask for a position: as leader, or for readers of a follower that stayed one."""
         reads, self._collecting = self._collecting, []
-        if self.leading:
+        if self.leading == self._led:
             try:
                 self._asked[self.raft.read_index()] = reads
                 return
@@ -509,7 +523,7 @@ class Replica:
         for read in reads:
             if read.barrier > self.applied:
                 self._confirm(read.barrier, [read])
-            elif not self.serving:
+            elif not self.serving and not self.following:
                 read.reroute(self.node)
             elif not read.serve(self):
                 self.read_behind_clock(read)

@@ -18,10 +18,16 @@ if TYPE_CHECKING:
 
 
 class Rerouted:
-    """The commands of one slot, judged again until each can be served, redirected or refused."""
+    """The commands of one slot, judged again until each can be served, redirected or refused.
 
-    def __init__(self, client: Client, slot: Slot, commands: list[list[bytes]]) -> None:
+    With `readonly` followers may serve them.
+    """
+
+    def __init__(
+        self, client: Client, slot: Slot, commands: list[list[bytes]], readonly: bool
+    ) -> None:
         self._client = client
+        self._readonly = readonly
         self._slot = slot
         self._commands = commands
         hold_s = client.node.now_s + limits.HOLD_NO_LEADER_S
@@ -33,9 +39,7 @@ class Rerouted:
         decisions = []
         for args in self._commands:
             bucket = admission.bucket_of_command(COMMANDS[args[0]], args)
-            decision = node.router.route(
-                bucket, node.now_s, write=False, readonly=self._client.session.readonly
-            )
+            decision = node.router.route(bucket, node.now_s, write=False, readonly=self._readonly)
             if isinstance(decision, router.Hold) and not late:
                 return False
             decisions.append((bucket, decision))

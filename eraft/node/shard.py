@@ -7,7 +7,16 @@ from typing import Any
 from eraft import limits
 from eraft._impl import resp
 from eraft.node.reads import ROWS_PER_FETCH, SMALL_RUN, GetRun, serve_runs
-from eraft.node.replica import CLUSTER_DOWN, NEVER, PROPOSED_S, Proposal, Read, Replica, Waiter
+from eraft.node.replica import (
+    CLUSTER_DOWN,
+    NEVER,
+    NOT_APPLIED,
+    PROPOSED_S,
+    Proposal,
+    Read,
+    Replica,
+    Waiter,
+)
 from eraft.shardkv.machine import ShardMachine
 
 TICK = (b"_TICK",)
@@ -71,19 +80,19 @@ class ShardReplica(Replica):
 
     def tick(self) -> None:
         if self._lane_deadline_s - self.node.now_s < PROPOSED_S:
-            self._refuse_lane()
+            self._refuse_lane(CLUSTER_DOWN)
         if self.serving:
             self._propose_chores()
         super().tick()
 
-    def _refuse_lane(self) -> None:
+    def _refuse_lane(self, error: resp.ReplyError) -> None:
         """What is in the lane was never proposed: refuse it, certainly not executed."""
         full = self.lane.full
         waiters, self._waiters = self._waiters, []
         self._lane_deadline_s = NEVER
         self.lane.clear()
         for waiter in waiters:
-            waiter.refuse(CLUSTER_DOWN)
+            waiter.refuse(error)
         self._reroute(self._behind_writes)
         if full:
             self.node.waiting.lane_drained()
@@ -123,8 +132,11 @@ class ShardReplica(Replica):
             super().serve_reads(others)
 
     def read_behind_clock(self, read: Any) -> None:
-        read.client.wait_for_reads()
-        super().read_behind_clock(read)
+        if self.leading:
+            read.client.wait_for_reads()
+            super().read_behind_clock(read)
+        else:  # only a leader can bring the clock forward
+            self.node.waiting.again(read.client, read.slot, [read.args], leader_only=True)
 
     def _serve_runs(self, runs: list[GetRun]) -> None:
         for run in serve_runs(self, runs):
@@ -136,7 +148,7 @@ class ShardReplica(Replica):
         if self.serving:
             self._last_ts_ms = self.machine.clock_ms
         else:
-            self._refuse_lane()
+            self._refuse_lane(NOT_APPLIED)
         self.node.ownership_changed(self)
 
     def after_apply(self) -> None:

@@ -54,10 +54,13 @@ class Waiting:
         for client in waiters:
             self.resume_later(client)
 
-    def again(self, client: Client, slot: Any, commands: list[list[bytes]]) -> None:
-        """Reads that a group could not serve after all: judge their buckets again."""
+    def again(
+        self, client: Client, slot: Any, commands: list[list[bytes]], leader_only: bool = False
+    ) -> None:
+        """Reads that a replica could not serve after all: judge their buckets again."""
         client.wait_for_reads()
-        rerouted = Rerouted(client, slot, commands)
+        readonly = client.session.readonly and not leader_only
+        rerouted = Rerouted(client, slot, commands, readonly)
         if not rerouted.retry(self._node):
             self._rerouted.append(rerouted)
 

@@ -50,6 +50,10 @@ class LocalGroup(Protocol):
         """Whether it leads and has applied the first entry of its own term."""
 
     @property
+    def following(self) -> bool:
+        """Whether it follows a leader that it can ask for read positions."""
+
+    @property
     def machine(self) -> Ownership:
         """Its state machine."""
 
@@ -192,8 +196,8 @@ class Router:
         """Who serves a command on `bucket`.
 
         The applied state of the local groups decides what this node serves;
-        the config table only says where to look. Followers serve nothing, so
-        `readonly`, and whether it is a `write`, make no difference yet.
+        the config table only says where to look. With `readonly`, which a
+        client asks for, a follower serves what is no `write`.
         """
         owner = self._owners[bucket]
         group = self.groups.get(owner)
@@ -207,6 +211,10 @@ class Router:
                     owner = group.gid
         if owner == UNOWNED:
             return Refuse(NOT_SERVED)
+        if readonly and not write:
+            group = self.groups.get(owner)
+            if group is not None and group.following and group.machine.states[bucket] in SERVED:
+                return Serve(owner)
         moved = self._moved(bucket, self.leader(owner, now_s))
         if moved is None:
             return Hold(now_s + limits.HOLD_NO_LEADER_S, CLUSTER_DOWN)

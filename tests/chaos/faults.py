@@ -53,6 +53,14 @@ def kill(scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
+def stop(scene: Scene) -> Iterator[None]:
+    """SIGTERM: the node hands over what it leads and ends."""
+    assert scene.victim.stop(signal.SIGTERM) == 0
+    yield
+    scene.victim.start()
+
+
+@contextmanager
 def kill_all(scene: Scene) -> Iterator[None]:
     """SIGKILL for every node at once."""
     for node in scene.cluster.nodes:
@@ -276,6 +284,7 @@ def both_ways(name: str, others: list[str]) -> list[tuple[str, str]]:
 CUTS: list[Fault] = [mute, deaf, cut_off, away, one_link, answers_lost]
 ALL: list[Fault] = [
     kill,
+    stop,
     kill_all,
     stop,
     pause,

@@ -17,7 +17,8 @@ from eraft.cli.cluster_file import choose_base_port
 from eraft.storage.directory import format_directory
 from tests.cli.local import ERAFT, SEGMENT_SIZE_BYTES, WAIT_S, Local, answers, wait_until
 
-FLAGS = ("--segment-size-bytes", SEGMENT_SIZE_BYTES)
+# Tests look for leaders: they should stay where they are.
+FLAGS = ("--segment-size-bytes", SEGMENT_SIZE_BYTES, "--balance-interval-s", 3600)
 ANSWER_S = 10.0
 
 

@@ -42,6 +42,7 @@ class Machine:
 class LocalReplica:
     gid: int
     serving: bool = False
+    following: bool = False
     machine: Machine = field(default_factory=Machine)
 
 
@@ -151,6 +152,16 @@ def test_another_leader_is_named_with_the_true_slot(
     router: Router, bucket: int, node_id: int, write: bool, readonly: bool
 ) -> None:
     assert route(router, bucket, write=write, readonly=readonly) == moved(bucket, node_id)
+
+
+def test_a_follower_serves_readers_that_allow_it(router: Router) -> None:
+    replica(router, 2).following = True
+    replica(router, 2).machine.own(5461, 10922)
+    assert route(router, 6000, write=False, readonly=True) == Serve(2)
+    assert route(router, 6000, write=True, readonly=True) == moved(6000, 2)
+    assert route(router, 6000, write=False, readonly=False) == moved(6000, 2)
+    replica(router, 2).following = False
+    assert route(router, 6000, write=False, readonly=True) == moved(6000, 2)
 
 
 def test_a_follower_names_the_leader_of_what_its_table_does_not_know_yet(router: Router) -> None:

@@ -1,0 +1,88 @@
+"""READONLY connections: followers answer reads, as new as the leader's."""
+
+from tests.sim.world import Conversation, World, opened
+
+OK = b"+OK\r\n"
+
+
+def followed() -> tuple[World, Conversation, Conversation, int]:
+    """A cluster, a client of the leader, a READONLY client of a follower, and that node."""
+    world = opened()
+    leader = world.leader(1)
+    follower = next(node_id for node_id in world.ids if node_id != leader)
+    writer, reader = world.connect(leader), world.connect(follower)
+    reader.send("READONLY")
+    world.settle()
+    assert answer(reader) == OK
+    return world, writer, reader, follower
+
+
+def answer(client: Conversation) -> bytes:
+    received, client.received = client.received, b""
+    return received
+
+
+def test_a_follower_answers_what_was_acknowledged() -> None:
+    world, writer, reader, _ = followed()
+    for number in range(20):
+        writer.send(f"SET key {number}")
+        world.until(lambda: bool(writer.received), ticks=5)
+        assert answer(writer) == OK
+        reader.send("GET key", "STRLEN key", "MGET key")
+        world.settle()
+        text = b"%d" % number
+        bulk = b"$%d\r\n%b\r\n" % (len(text), text)
+        assert answer(reader) == bulk + b":%d\r\n" % len(text) + b"*1\r\n" + bulk
+
+
+def test_writes_and_other_connections_are_redirected() -> None:
+    world, _, reader, follower = followed()
+    reader.send("SET key 1", "READWRITE", "GET key")
+    plain = world.connect(follower)
+    plain.send("GET key")
+    world.settle()
+    moved, ok, again = answer(reader).split(b"\r\n")[:3]
+    assert moved.startswith(b"-MOVED ") and again == moved and ok == b"+OK"
+    assert answer(plain).split(b"\r\n")[0] == moved
+
+
+def test_a_follower_that_is_cut_off_does_not_answer_from_what_it_has() -> None:
+    world, writer, reader, follower = followed()
+    writer.send("SET key old")
+    world.settle()
+    world.isolate(follower)
+    writer.send("SET key new")
+    world.until(lambda: writer.received == OK + OK)
+    reader.send("GET key")
+    world.until(lambda: bool(reader.received))
+    assert answer(reader).startswith(b"-CLUSTERDOWN ")
+
+
+def test_a_read_outlives_its_leader() -> None:
+    world, writer, reader, _ = followed()
+    writer.send("SET key 1")
+    world.settle()
+    world.crash(world.leader(1))
+    reader.send("GET key")
+    world.until(lambda: bool(reader.received))
+    served = answer(reader)
+    assert served == b"$1\r\n1\r\n" or served.startswith(b"-CLUSTERDOWN ")
+    world.until(lambda: world.leader(1) != 0)
+    world.tick(5)
+    reader.send("GET key")
+    world.settle()
+    assert answer(reader) == b"$1\r\n1\r\n"
+
+
+def test_a_key_that_is_due_is_judged_by_the_leader() -> None:
+    world, writer, reader, follower = followed()
+    writer.send("SET key 1 PX 120")
+    world.settle()
+    assert answer(writer) == OK
+    reader.send("GET key")
+    world.settle()
+    assert answer(reader) == b"$1\r\n1\r\n"
+    world.wall_offset_ms[follower] = 400
+    reader.send("GET key")
+    world.until(lambda: bool(reader.received))
+    assert answer(reader).startswith(b"-MOVED ")
