@@ -235,6 +235,8 @@ def test_readonly_readwrite_asking(cluster: Cluster):
     slot = key_slot(b"a")
     leader = cluster.wait_for_leader(1 if slot < 8192 else 2)
     moved = f"-MOVED {slot} {cluster.node(leader)['client']}\r\n".encode()
+    with cluster.wire(leader) as wire:
+        assert wire.ask("SET", "a", "1") == b"+OK\r\n"
     for name in cluster.names():
         with cluster.wire(name) as wire:
             for word in ("READONLY", "ASKING", "READWRITE"):
