@@ -12,7 +12,7 @@ from eraft._impl import resp
 from eraft.errors import NotApplied, ProtocolError
 from eraft.metaserver import command
 from eraft.node import status
-from eraft.node.replica import NEVER
+from eraft.node.proposals import NEVER
 from eraft.node.slots import Slot, SlotQueue
 from eraft.types import BUCKETS
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from eraft import limits
 from eraft._impl import resp
 from eraft.node import local, walks
+from eraft.node.proposals import NEVER
 from eraft.node.reads import CommandRead, GetRun
-from eraft.node.replica import CLUSTER_DOWN, NEVER
+from eraft.node.replica import CLUSTER_DOWN
 from eraft.node.session import ReplyMode, Session
 from eraft.node.slots import Slot, SlotQueue
 from eraft.shardkv import admission, router

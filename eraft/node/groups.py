@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eraft._impl import log
+from eraft.errors import LogCorrupt, ProtocolError, StoreStalled
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.machine import MetaMachine
 from eraft.metaserver.table import ConfigTable
@@ -13,8 +15,8 @@ from eraft.node.meta import MetaReplica
 from eraft.node.replica import Replica
 from eraft.node.shard import ShardReplica
 from eraft.shardkv.machine import ShardMachine
-from eraft.storage.items import group_state_item
-from eraft.storage.snapshots import delete_orphans
+from eraft.storage.items import group_state_item, tombstone_item
+from eraft.storage.snapshots import delete_generation, delete_orphans
 from eraft.storage.state import ReplicaRows
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import METASERVER_GID, ConfState, GroupState, HardState, ReplicaAddress
@@ -31,12 +33,17 @@ class Groups:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._next_generation = 1
+        self._removed: dict[int, int] = {}
+        """By group: no replica with this id or a smaller one comes back to this node."""
+        self._doomed: list[int] = []
+        """Generations to delete, for which the store had no time yet."""
 
     def restore(self, write_ahead_log: WriteAheadLog) -> None:
         """Make the replicas that the log knows.
 
         LogCorrupt when a replica's state and its log contradict each other.
         """
+        self._removed = dict(write_ahead_log.tombstones)
         named = {found.state.generation for found in write_ahead_log.groups.values()}
         self._next_generation = delete_orphans(self._node.store, named)
         for gid, found in sorted(write_ahead_log.groups.items()):
@@ -46,7 +53,8 @@ class Groups:
             rows = ReplicaRows(self._node.store, found.state.generation)
             applied, applied_term, _ = rows.applied()
             entries = write_ahead_log.load(gid, applied, applied_term)
-            replica = self._make(found.state, found.hard_state, entries, rows)
+            state = _with_conf(found.state, rows)
+            replica = self._make(state, found.hard_state, entries, rows)
             logger.info(
                 "group %d: replica %d restored, log to %d, applied %d",
                 replica.gid,
@@ -56,22 +64,109 @@ class Groups:
             )
 
     def follow(self, table: ConfigTable) -> None:
-        """Make the replicas that the config table wants on this node's store."""
-        identity = self._node.identity
-        for gid, replica in table.hosted(identity.node_id, identity.store_id):
-            known = gid in self._node.replicas or gid in self._node.quarantines
-            if not known and gid != METASERVER_GID:
-                self._create(gid, replica, table.groups[gid].replicas)
+        """Make the replicas that the config table wants on this node's store, end those it ended.
 
-    def _create(self, gid: int, own: ReplicaAddress, members: tuple[ReplicaAddress, ...]) -> None:
-        state = GroupState(
-            gid=gid,
-            replica_id=own.replica_id,
-            generation=self._next_generation,
-            conf=ConfState(tuple(member.replica_id for member in members)),
-            members=members,
-        )
+        A replica in whose place the table wants another one on the same store
+        ends too: the node would not know which of them a frame is for.
+        """
+        node = self._node
+        hosted = dict(table.hosted(node.identity.node_id, node.identity.store_id))
+        for gid, replica_id in self._known():
+            own = hosted.get(gid)
+            replaced = own is not None and own.replica_id > replica_id
+            if replaced or table.removed(gid, replica_id):
+                self._end(gid)
+        known = dict(self._known())
+        for gid, own in hosted.items():
+            group = table.groups[gid]
+            if gid in known or own.replica_id <= self._removed.get(gid, 0):
+                continue
+            if own.replica_id not in group.founders:
+                self.join(gid, own, group.members)
+            elif gid != METASERVER_GID:  # `eraft init` alone founds that one
+                self.found(gid, own, group.founders, group.members)
+        for gid, group in table.groups.items():
+            if gid in node.replicas:
+                node.replicas[gid].follow(group.members)
+
+    def _known(self) -> list[tuple[int, int]]:
+        """(gid, replica id) of what is on this node."""
+        node = self._node
+        found = [(gid, replica.replica_id) for gid, replica in node.replicas.items()]
+        return found + [(gid, state.replica_id) for gid, state in node.quarantines.items()]
+
+    def _end(self, gid: int) -> None:
+        replica = self._node.replicas.get(gid)
+        if replica is not None:
+            replica.leave()
+        else:
+            state = self._node.quarantines.pop(gid)
+            self._bury(gid, state.replica_id, state.generation)
+
+    def found(
+        self,
+        gid: int,
+        own: ReplicaAddress,
+        founders: tuple[int, ...],
+        members: tuple[ReplicaAddress, ...],
+    ) -> None:
+        """Make a replica of a group that began with `founders` as its voters, all alike."""
+        addresses = tuple(member for member in members if member.replica_id in founders)
+        self._create(gid, own, ConfState(founders), addresses)
+
+    def join(self, gid: int, own: ReplicaAddress, members: tuple[ReplicaAddress, ...]) -> None:
+        """Make a replica of a group that is at work already.
+
+        It knows no configuration, does not vote, and waits for the leader of
+        the group, one of `members`, to send it a snapshot once it is a member.
+        """
+        self._create(gid, own, ConfState(), ())
+        self._node.replicas[gid].follow(members)
+
+    def remove(self, replica: Replica) -> None:
+        """A replica is not of its group any more: nothing of it stays but a tombstone."""
+        node, gid = self._node, replica.gid
+        del node.replicas[gid]
+        if isinstance(replica, ShardReplica):
+            del node.router.groups[gid]
+            node.lanes[replica.ordinal] = node.shards[replica.ordinal] = None
+        self._bury(gid, replica.replica_id, replica.rows.generation)
+
+    def _bury(self, gid: int, replica_id: int, generation: int) -> None:
+        self._removed[gid] = replica_id
+        outbox = self._node.outbox
+        outbox.persist(tombstone_item(gid, replica_id))
+        # The log must not lead back to rows that are gone.
+        outbox.call_durable(lambda: self.delete(generation))
+        logger.info("group %d: replica %d is not in the group any more", gid, replica_id)
+
+    def next_generation(self) -> int:
+        """A generation in which nothing was ever written."""
         self._next_generation += 1
+        return self._next_generation - 1
+
+    def delete(self, generation: int) -> None:
+        """Delete the rows of a generation that nothing durable names any more."""
+        self._doomed.append(generation)
+        self.tick()
+
+    def tick(self) -> None:
+        """Delete what is to be deleted, once the store has time for it."""
+        while self._doomed:
+            try:
+                delete_generation(self._node.store, self._doomed[-1])
+            except StoreStalled:
+                return
+            self._doomed.pop()
+
+    def _create(
+        self,
+        gid: int,
+        own: ReplicaAddress,
+        conf: ConfState,
+        members: tuple[ReplicaAddress, ...],
+    ) -> None:
+        state = GroupState(gid, own.replica_id, self.next_generation(), conf, members)
         self._node.outbox.persist(group_state_item(state))
         rows = ReplicaRows(self._node.store, state.generation)
         self._make(state, HardState(), log.EntryLog(), rows)
@@ -87,11 +182,29 @@ class Groups:
             replica = MetaReplica(node, state, hard_state, entries, rows, machine)
         else:
             shard = ShardReplica(node, state, hard_state, entries, rows, ShardMachine(rows))
-            shard.open_lane(len(node.lanes))
-            node.lanes.append(shard.lane)
-            node.shards.append(shard)
+            self._open_lane(shard)
             node.router.groups[state.gid] = shard
             replica = shard
         node.replicas[state.gid] = replica
         node.touch(replica)
         return replica
+
+    def _open_lane(self, shard: ShardReplica) -> None:
+        """Give the replica a place in the node's tables of lanes, a free one if there is one."""
+        node = self._node
+        place = node.shards.index(None, 1) if None in node.shards[1:] else len(node.shards)
+        if place == len(node.shards):
+            node.lanes.append(None)
+            node.shards.append(None)
+        shard.open_lane(place)
+        node.lanes[place] = shard.lane
+        node.shards[place] = shard
+
+
+def _with_conf(state: GroupState, rows: ReplicaRows) -> GroupState:
+    """The state as of the applied index: what the log has of the members may be older."""
+    try:
+        found = rows.conf()
+    except ProtocolError as error:
+        raise LogCorrupt(f"group {state.gid}: {error}") from None
+    return state if found is None else replace(state, conf=found[0], members=found[1])

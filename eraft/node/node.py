@@ -112,11 +112,11 @@ class Node:
         self._leads_changed = False
 
         self.replicas: dict[int, Replica] = {}
-        self._groups = Groups(self)
+        self.groups = Groups(self)
         if log is not None:
             try:
-                self._groups.restore(log)
-                self._groups.follow(self.table)
+                self.groups.restore(log)
+                self.groups.follow(self.table)
             except LogCorrupt as error:
                 self._quarantine_all(str(error))
         self._learn_peers()
@@ -183,6 +183,7 @@ class Node:
         if self._leads_changed or self.gossip.announcement_due(self.now_s):
             self._announce()
         self.waiting.route_again()
+        self.groups.tick()
         self.write_behind(self.catalog.rows)
 
     def _watch_disk(self) -> None:
@@ -230,7 +231,7 @@ class Node:
 
     def _step(self, node_id: int, message: Message) -> None:
         replica = self.replicas.get(message.gid)
-        if replica is None or replica.members.get(message.sender) != node_id:
+        if replica is None or replica.home(message.sender) != node_id:
             self.context.count("messages_refused")
             return
         if replica.choked and message.entries:
@@ -328,6 +329,13 @@ class Node:
         """The replica has something to do in this turn's drain."""
         self._dirty[replica.gid] = replica
 
+    def remove(self, replica: Replica) -> None:
+        """A replica was removed from its group."""
+        self.groups.remove(replica)
+        self._dirty.pop(replica.gid, None)
+        self._leads_changed = True
+        self.waiting.route_again()
+
     def send(self, node_id: int, message: Message, bulk: bool) -> None:
         """Put a message into this turn's frame for a node, if it is connected."""
         if self.gossip.peer(node_id).connected:
@@ -345,8 +353,8 @@ class Node:
                 replica.gid, fetch.first_index, replica.entries.base_index, fetch.limit_bytes
             )
         except LogCompacted as error:
-            logger.error("group %d: %s", replica.gid, error)
-            replica.raft.fetch_failed(fetch.replica_id)
+            logger.info("replica %d needs a snapshot: %s", fetch.replica_id, error)
+            replica.raft.fetch_failed(fetch.replica_id, compacted=True)
             return
         replica.raft.fetched(fetch.replica_id, fetch.first_index, prev_term, blob)
 
@@ -441,7 +449,7 @@ class Node:
         self.router.set_table(self.table)
         self._learn_peers()
         if not self.quarantined:
-            self._groups.follow(self.table)
+            self.groups.follow(self.table)
         self._leads_changed = True
 
     def _learn_peers(self) -> None:

@@ -7,7 +7,7 @@ kept with the record that they wait for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,7 @@ class _Batch:
     items: list[Item] = field(default_factory=list)
     tokens: list[tuple[Replica, int]] = field(default_factory=list)
     after: list[tuple[Replica, Sequence[Message]]] = field(default_factory=list)
+    calls: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Outbox:
@@ -67,6 +68,10 @@ class Outbox:
         else:
             replica.send_released(messages)
 
+    def call_durable(self, call: Callable[[], None]) -> None:
+        """Call back when the items so far, of which there is one at least, are durable."""
+        self._next.calls.append(call)
+
     def send(self, node_id: int, message: Message, bulk: bool) -> None:
         """Put a message into this turn's frame for a node."""
         queues = self._bulk if bulk else self._messages
@@ -81,6 +86,8 @@ class Outbox:
             replica.raft.persisted(token)
         for replica, messages in flight.after:
             replica.send_released(messages)
+        for call in flight.calls:
+            call()
 
     def forget(self) -> None:
         """Drop what has not left: the node is quarantined."""

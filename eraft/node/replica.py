@@ -8,85 +8,39 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eraft import limits
 from eraft._impl import frames, log, resp
-from eraft.errors import Diverged, NotLeader
+from eraft.errors import ConfChangeRefused, Diverged, NotLeader, RequestError
+from eraft.node import members
 from eraft.node.divergence import DigestChecks
+from eraft.node.proposals import Proposal, Proposals, Told, Waiter
 from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
+from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition, describe
 from eraft.storage.items import entries_item, group_state_item, hard_state_item
 from eraft.storage.machine import StateMachine
 from eraft.storage.state import ReplicaRows
-from eraft.types import EntryKind, GroupState, HardState, Message, MessageKind
+from eraft.types import (
+    EntryKind,
+    GroupState,
+    HardState,
+    Message,
+    MessageKind,
+    ReplicaAddress,
+)
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
 
 logger = logging.getLogger("eraft.replica")
 
-OUTCOME_UNKNOWN = resp.ReplyError(b"TIMEOUT outcome unknown")
-NOT_APPLIED = resp.ReplyError(b"TRYAGAIN The write was not executed, the leader has changed")
 CLUSTER_DOWN = resp.ReplyError(b"CLUSTERDOWN The cluster is down")
-
-
-NEVER = float("inf")
 PROPOSED_S = limits.ANSWER_DEADLINE_S - limits.HOLD_NO_LEADER_S
 """What is left at least when a command is proposed: before, it is held or in a lane."""
-
-
-class Waiter(Protocol):
-    """Somebody who waits for the replies of `count` consecutive commands of an entry.
-
-    `deadline_s` is the monotonic time by which they need an answer.
-    """
-
-    count: int
-    deadline_s: float
-
-    def settle(self, replies: list[Any], start: int) -> None:
-        """The replies are `replies[start:start + count]`."""
-
-    def refuse(self, error: resp.ReplyError) -> None:
-        """There will be no reply but this error; a later answer is ignored."""
-
-
-@dataclass(slots=True)
-class Proposal:
-    """An entry that this replica proposed, until an entry is committed at its index.
-
-    No waiter has a deadline before `deadline_s`.
-    """
-
-    index: int
-    term: int
-    deadline_s: float
-    waiters: Sequence[Waiter]
-
-    def settle(self, replies: list[Any]) -> None:
-        start = 0
-        for waiter in self.waiters:
-            waiter.settle(replies, start)
-            start += waiter.count
-
-    def refuse(self, error: resp.ReplyError) -> None:
-        for waiter in self.waiters:
-            waiter.refuse(error)
-
-    def expire(self, now_s: float) -> None:
-        """Tell those whose deadline has passed that the outcome is not known."""
-        late = [waiter for waiter in self.waiters if waiter.deadline_s <= now_s]
-        for waiter in late:
-            waiter.refuse(OUTCOME_UNKNOWN)
-        if len(late) == len(self.waiters):
-            self.waiters = ()
-        self.deadline_s = min(
-            (waiter.deadline_s for waiter in self.waiters if waiter.deadline_s > now_s),
-            default=NEVER,
-        )
 
 
 class Read(Protocol):
@@ -130,10 +84,13 @@ class Replica:
         machine: StateMachine,
     ) -> None:
         self.node = node
-        self._state = state
         self.gid = state.gid
         self.replica_id = state.replica_id
+        self.addresses = state.members
+        """Where the members are, as of the last applied change of the configuration."""
         self.members = {member.replica_id: member.node_id for member in state.members}
+        self._issued: dict[int, int] = {}
+        """Where the config table has the group's replicas, members or not."""
         self.entries = entries
         self.rows = rows
         self.machine = machine
@@ -155,10 +112,7 @@ class Replica:
             entries,
             applied=self.applied,
         )
-        self.pending: deque[Proposal] = deque()
-        """What this replica proposed since it leads, in the order of the indexes."""
-        self._deposed: dict[int, list[Proposal]] = {}
-        """By index: what it proposed when it led before, until that is decided."""
+        self.proposals = Proposals()
         self._collecting: list[Read] = []
         self._behind_writes: list[Read] = []
         self._asked: dict[int, list[Read]] = {}
@@ -167,8 +121,10 @@ class Replica:
         self._bulk_until: dict[int, int] = {}
         self.checks = DigestChecks(state.gid, state.replica_id, options.check_ticks)
         self.serving = False
-        self.quarantined = False
         self._led = False
+        self.retired = False
+        """Quarantined, or removed from its group: it takes part in nothing any more."""
+        self._removed = False
 
     # Inputs
 
@@ -176,11 +132,7 @@ class Replica:
         """One tick of the election and heartbeat timers, and the deadlines of who waits."""
         self.raft.tick()
         now_s = self.node.now_s
-        for proposal in self.pending:
-            if proposal.deadline_s <= now_s:
-                proposal.expire(now_s)
-        if self._deposed:
-            self._expire_deposed(now_s)
+        self.proposals.expire(now_s)
         self._expire_reads(now_s)
         self._check_digests()
         if self.rows.pending:
@@ -206,7 +158,7 @@ class Replica:
 
     def read(self, read: Read) -> None:
         """Serve `read` at a position that is confirmed after now."""
-        if self.quarantined:
+        if self.retired:
             read.reroute(self.node)
             return
         if read.after_writes:
@@ -214,8 +166,8 @@ class Replica:
             if self.gathering:
                 self._behind_writes.append(read)
                 return
-            if self.pending:
-                read.barrier = self.pending[-1].index
+            if self.proposals.pending:
+                read.barrier = self.proposals.pending[-1].index
         self._collecting.append(read)
         self.node.touch(self)
 
@@ -232,7 +184,7 @@ class Replica:
     @property
     def leader_node(self) -> int:
         """The node id of the leader that this replica follows, 0 when it knows none."""
-        return self.members.get(self.raft.leader_id, 0)
+        return self.home(self.raft.leader_id)
 
     @property
     def leading(self) -> bool:
@@ -254,7 +206,7 @@ class Replica:
     def saturated(self) -> bool:
         """Whether so much is not applied yet that nothing more may be proposed."""
         return (
-            len(self.pending) >= limits.PROPOSALS_PENDING
+            len(self.proposals.pending) >= limits.PROPOSALS_PENDING
             or self.entries.size_bytes >= 2 * self.raft.config.tail_bytes
             or self.raft.overloaded
         )
@@ -269,7 +221,7 @@ class Replica:
 
     def drain(self) -> None:
         """Propose what has gathered and hand over everything that the core wants done."""
-        if self.quarantined:
+        if self.retired:
             return
         if self.node.outbox.log_idle and self.proposes and not self.saturated:
             self.propose_gathered()
@@ -288,13 +240,16 @@ class Replica:
     def propose(self, payload: bytes, waiters: Sequence[Waiter]) -> int:
         """Append an entry as leader and remember who waits for its replies."""
         index = self.raft.propose(payload)
-        look_s = self.node.now_s + PROPOSED_S
-        self.pending.append(Proposal(index, self.raft.term, look_s, waiters))
+        self._proposed(index, waiters)
         for read in self._behind_writes:
             read.barrier = index
             self._collecting.append(read)
         self._behind_writes.clear()
         return index
+
+    def _proposed(self, index: int, waiters: Sequence[Waiter]) -> None:
+        look_s = self.node.now_s + PROPOSED_S
+        self.proposals.pending.append(Proposal(index, self.raft.term, look_s, waiters))
 
     def _handle(self, ready: Ready) -> None:
         node = self.node
@@ -328,11 +283,13 @@ class Replica:
             bulk = size_bytes > limits.PEER_BULK_BYTES or message.to in self._bulk_until
             if bulk and size_bytes:
                 self._bulk_until[message.to] = message.index + 1
-        self.node.send(self.members[message.to], message, bulk)
+        home = self.home(message.to)
+        if home:
+            self.node.send(home, message, bulk)
 
     def send_released(self, messages: Sequence[Message]) -> None:
         """Send messages that had to wait until the log was durable."""
-        if not self.quarantined:
+        if not self.retired:
             for message in messages:
                 self._send(message)
 
@@ -348,12 +305,14 @@ class Replica:
             index += 1
             term, kind, payload = self._entry(index)
             budget_bytes -= len(payload)
-            proposal = self._proposal_at(index, term)
+            proposal = self.proposals.at(index, term)
             replies: list[Any] | None = None
             if proposal is not None and proposal.waiters:
                 replies = []
             if kind == EntryKind.COMMANDS:
                 self.machine.apply(rows, index, term, payload, replies)
+            elif kind == EntryKind.CONF_CHANGE:
+                self._configure(index, payload)
             elif kind == EntryKind.CHECK:
                 try:
                     self._check_applied(index, payload)
@@ -362,6 +321,8 @@ class Replica:
                     return
             if proposal is not None and replies is not None:
                 self.settle(proposal, replies)
+            if self._removed:
+                break
         self.applied, self.applied_term = index, term
         rows.set_applied(index, term, self.clock_ms)
         self.raft.applied_to(index)
@@ -369,33 +330,10 @@ class Replica:
             self.node.write_behind(self.rows)
         if self._apply_to > index:
             self.node.touch(self)
-        self.after_apply()
-
-    def _proposal_at(self, index: int, term: int) -> Proposal | None:
-        """The proposal that became the entry; another one of that index was not executed.
-
-        An old proposal can be of the same index as a new one, or of a higher
-        one: it was overwritten, but no entry is committed there yet.
-        """
-        found = None
-        if self.pending and self.pending[0].index == index:
-            found = self.pending.popleft()
-        if self._deposed:
-            for proposal in self._deposed.pop(index, ()):
-                if proposal.term == term:
-                    found = proposal
-                else:
-                    proposal.refuse(NOT_APPLIED)
-        return found
-
-    def _expire_deposed(self, now_s: float) -> None:
-        for index, proposals in list(self._deposed.items()):
-            for proposal in proposals:
-                if proposal.deadline_s <= now_s:
-                    proposal.expire(now_s)
-            proposals[:] = [it for it in proposals if it.waiters]
-            if not proposals:
-                del self._deposed[index]
+        if self._removed:
+            self.leave()
+        else:
+            self.after_apply()
 
     def settle(self, proposal: Proposal, replies: list[Any]) -> None:
         """Hand the replies of an applied entry to those who wait for them."""
@@ -415,6 +353,84 @@ class Replica:
         found = log.EntryLog(index - 1)
         found.extend(index, blob)
         return found.term(index), found.kind(index), found.payload(index)
+
+    # Members
+
+    @property
+    def state(self) -> GroupState:
+        """What the replica is, with the configuration of the last applied entry."""
+        return GroupState(
+            self.gid, self.replica_id, self.rows.generation, self.raft.conf, self.addresses
+        )
+
+    def home(self, replica_id: int) -> int:
+        """The node on which a replica of the group lives, 0 if nobody has heard of it."""
+        return self.members.get(replica_id) or self._issued.get(replica_id, 0)
+
+    def follow(self, issued: Sequence[ReplicaAddress]) -> None:
+        """The config table has these replicas of the group; some may not be members yet."""
+        self._issued = {it.replica_id: it.node_id for it in issued}
+        self.raft.listen_to(self._issued)
+
+    def propose_conf_change(
+        self,
+        changes: Sequence[Change],
+        addresses: Sequence[ReplicaAddress],
+        on_done: Callable[[RequestError | None], None],
+        transition: Transition = Transition.AUTO,
+    ) -> None:
+        """Propose a change of the members, as the group's leader.
+
+        Args:
+            changes: What is to become of which replicas; none leaves a joint configuration.
+            addresses: Of every replica that is added and is no member yet.
+            on_done: Hears once the change is applied here (None), or why that
+                is not known or certainly did not happen.
+            transition: See `eraft.raft.confchange`.
+
+        Raises:
+            NotLeader: this replica does not serve as leader.
+            TransferUnderWay: it hands its leadership over.
+            ConfChangeRefused: the change is impossible, or not possible now;
+                nothing was proposed.
+        """
+        where = f"group {self.gid}: replica {self.replica_id}"
+        if self.retired or not self.serving:
+            raise NotLeader(f"{where} does not lead")
+        known = {it.replica_id for it in addresses} | self.members.keys()
+        added = {it.replica_id for it in changes if it.kind is not ChangeKind.REMOVE}
+        if added - known:
+            raise ConfChangeRefused(f"{where}: no address of replicas {sorted(added - known)}")
+        change = ConfChange(tuple(changes), transition, members.encode(addresses))
+        index = self.raft.propose_conf_change(change)
+        self._proposed(index, [Told(on_done, self.node.now_s)])
+        self.node.touch(self)
+
+    def _configure(self, index: int, payload: bytes) -> None:
+        """Apply a change of the configuration."""
+        if self.leading:
+            self.raft.tell_commit()  # who is removed by it hears nothing any more afterwards
+        before = self.raft.conf
+        conf = self.raft.apply_conf_change(index, payload)
+        if conf == before:
+            return
+        known = members.added(payload) | {it.replica_id: it for it in self.addresses}
+        self._set_members(tuple(known[it] for it in conf.members if it in known))
+        self.rows.set_conf(conf, self.addresses)
+        self._removed = self.replica_id in before.members and self.replica_id not in conf.members
+        logger.info("group %d: entry %d makes it %s", self.gid, index, describe(conf))
+
+    def _set_members(self, addresses: tuple[ReplicaAddress, ...]) -> None:
+        self.addresses = addresses
+        self.members = {it.replica_id: it.node_id for it in addresses}
+        self.node.ownership_changed(self)
+
+    def leave(self) -> None:
+        """This replica is not of its group any more; what it still has to say leaves first."""
+        while self.raft.has_ready():
+            self._handle(self.raft.ready())
+        self._retire()
+        self.node.remove(self)
 
     # Comparing the replicas
 
@@ -448,9 +464,8 @@ class Replica:
         for message in raft.ready().messages:
             self._send(message)
         raft.step_down("it is quarantined")
-        self.quarantined = True
         state = replace(
-            self._state,
+            self.state,
             hard_state=HardState(raft.term, raft.vote, raft.commit),
             base_index=index,
             base_term=term,
@@ -458,15 +473,18 @@ class Replica:
         )
         self.node.quarantine(state)
         self.node.outbox.persist(group_state_item(state))
+        self._retire()
+
+    def _retire(self) -> None:
+        """Take part in nothing any more; whoever waits is told."""
+        self.retired = True
         if self.serving:
             self.serving = False
             self.serving_changed()
         self._drop_reads()
         for reads in self._asked.values():
             self._reroute(reads)
-        for proposals in (self.pending, *self._deposed.values()):
-            for proposal in proposals:
-                proposal.refuse(OUTCOME_UNKNOWN)
+        self.proposals.give_up()
 
     # Roles
 
@@ -480,7 +498,7 @@ class Replica:
             self.replica_id,
             change.role.name.lower(),
             change.term,
-            self.members.get(change.leader_id, "?"),
+            self.home(change.leader_id) or "?",
             change.why,
         )
         self._led = change.role is Role.LEADER
@@ -490,10 +508,7 @@ class Replica:
             self.serving_changed()
         if change.role is not Role.LEADER:
             self._drop_reads()
-            for proposal in self.pending:
-                if proposal.waiters:
-                    self._deposed.setdefault(proposal.index, []).append(proposal)
-            self.pending.clear()
+            self.proposals.depose()
         self.node.lead_changed(self)
 
     def serving_changed(self) -> None:

@@ -6,17 +6,9 @@ from typing import Any
 
 from eraft import limits
 from eraft._impl import resp
+from eraft.node.proposals import NEVER, NOT_APPLIED, Proposal, Waiter
 from eraft.node.reads import ROWS_PER_FETCH, SMALL_RUN, GetRun, serve_runs
-from eraft.node.replica import (
-    CLUSTER_DOWN,
-    NEVER,
-    NOT_APPLIED,
-    PROPOSED_S,
-    Proposal,
-    Read,
-    Replica,
-    Waiter,
-)
+from eraft.node.replica import CLUSTER_DOWN, PROPOSED_S, Read, Replica
 from eraft.shardkv.machine import ShardMachine
 
 TICK = (b"_TICK",)

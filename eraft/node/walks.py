@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eraft._impl import resp
+from eraft.node.proposals import OUTCOME_UNKNOWN
 from eraft.node.reads import Job, Scan
-from eraft.node.replica import CLUSTER_DOWN, OUTCOME_UNKNOWN
+from eraft.node.replica import CLUSTER_DOWN
 from eraft.shardkv import keyspace
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def flush(client: Client, slot: Slot, args: list[bytes]) -> None:
 
 def led_shards(node: Node) -> list[ShardReplica]:
     """The replicas of data groups that this node leads."""
-    return [shard for shard in node.shards[1:] if shard.serving]
+    return [shard for shard in node.shards[1:] if shard is not None and shard.serving]
 
 
 class _Walk:

@@ -1,6 +1,7 @@
 """What the items of a record hold: group states, hard states, entries."""
 
 import struct
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -92,10 +93,7 @@ def decode_group_state(payload: bytes) -> GroupState:
             replica_id=value["replica_id"],
             generation=value["generation"],
             conf=_conf_state(value["conf"]),
-            members=tuple(
-                ReplicaAddress(member["replica_id"], member["node_id"], member["store_id"])
-                for member in value["members"]
-            ),
+            members=_members(value["members"]),
             hard_state=HardState(hard_state["term"], hard_state["vote"], hard_state["commit"]),
             base_index=value["base_index"],
             base_term=value["base_term"],
@@ -103,6 +101,27 @@ def decode_group_state(payload: bytes) -> GroupState:
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ProtocolError(f"group state: {type(error).__name__}: {error}") from None
+
+
+def encode_conf(conf: ConfState, members: Sequence[ReplicaAddress]) -> bytes:
+    """Return a configuration and where its members live, for the row that keeps it."""
+    return orjson.dumps({"conf": conf, "members": members})
+
+
+def decode_conf(data: bytes) -> tuple[ConfState, tuple[ReplicaAddress, ...]]:
+    """Return what `encode_conf` made; ProtocolError if it is something else."""
+    try:
+        value = orjson.loads(data)
+        return _conf_state(value["conf"]), _members(value["members"])
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        raise ProtocolError(f"configuration: {type(error).__name__}: {error}") from None
+
+
+def _members(value: list[dict[str, Any]]) -> tuple[ReplicaAddress, ...]:
+    return tuple(
+        ReplicaAddress(member["replica_id"], member["node_id"], member["store_id"])
+        for member in value
+    )
 
 
 def _conf_state(value: dict[str, Any]) -> ConfState:

@@ -32,6 +32,7 @@ _BUCKET = struct.Struct(">IBH")
 _EXPIRY = struct.Struct(">IBQ")
 _APPLIED = struct.Struct(">QQQI")
 _APPLIED_NAME = b"applied"
+_CONF_NAME = b"conf"
 
 
 def prefix(generation: int, kind: int) -> bytes:
@@ -85,6 +86,11 @@ def expiry_key(generation: int, deadline_ms: int, row_key: bytes) -> bytes:
 def applied_key(generation: int) -> bytes:
     """Return the key of the row that tells how far the replica has applied."""
     return meta_key(generation, _APPLIED_NAME)
+
+
+def conf_key(generation: int) -> bytes:
+    """Return the key of the row that has the group's configuration as of the applied index."""
+    return meta_key(generation, _CONF_NAME)
 
 
 def encode_applied(index: int, term: int, clock_ms: int, digest: int) -> bytes:

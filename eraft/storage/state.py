@@ -5,8 +5,10 @@ from typing import Protocol
 
 from eraft._impl import batch
 from eraft.storage import rows as layout
+from eraft.storage.items import decode_conf, encode_conf
 from eraft.storage.memory import MemoryStore
 from eraft.storage.rocks import RocksStore
+from eraft.types import ConfState, ReplicaAddress
 
 __all__ = ["MemoryStore", "ReplicaRows", "RocksStore", "Scan", "StateStore", "StoreSnapshot"]
 
@@ -179,6 +181,20 @@ class ReplicaRows:
         """Note how far the replica has applied; the host's, after each range."""
         key = layout.applied_key(self.generation)
         self.rows[key] = layout.encode_applied(index, term, clock_ms, self.digest)
+        self.size_hint += len(key)
+
+    def conf(self) -> tuple[ConfState, tuple[ReplicaAddress, ...]] | None:
+        """Return the group's configuration and its members as of the last applied entry.
+
+        None if no entry that is applied has changed it. ProtocolError if it is malformed.
+        """
+        row = self.get(layout.conf_key(self.generation))
+        return None if row is None else decode_conf(row)
+
+    def set_conf(self, conf: ConfState, members: Sequence[ReplicaAddress]) -> None:
+        """Note the configuration after an entry that changed it; the host's, not in the digest."""
+        key = layout.conf_key(self.generation)
+        self.rows[key] = encode_conf(conf, members)
         self.size_hint += len(key)
 
     def scan(self, start: bytes, end: bytes) -> Scan:

@@ -120,7 +120,7 @@ class Checks:
         self._positions: dict[int, int] = {}
         self._under_way: dict[int, deque[tuple[int, list[Item]]]] = {}
         self._since_us: dict[int, int] = {}
-        self._seen: dict[tuple[int, int], tuple[int, int, Role, int]] = {}
+        self._seen: dict[tuple[int, int, int], tuple[int, int, Role, int]] = {}
 
     # The disk
 
@@ -216,6 +216,9 @@ class Checks:
         self._positions[node_id] = position
         disk = self.disks[node_id]
         for gid, kind, first_index, payload in items:
+            if kind == codec.TOMBSTONE:
+                disk.pop(gid, None)
+                continue
             group = disk.setdefault(gid, DurableGroup())
             if kind == codec.ENTRIES:
                 self._entries(node_id, gid, group, first_index, payload)
@@ -322,9 +325,10 @@ class Checks:
         for gid, replica in node.replicas.items():
             raft = replica.raft
             now = (raft.term, raft.commit, raft.role, replica.applied)
-            before = self._seen.get((node_id, gid))
+            key = (node_id, gid, replica.replica_id)
+            before = self._seen.get(key)
             if now != before:
-                self._seen[node_id, gid] = now
+                self._seen[key] = now
                 if before is None:
                     before = (0, raft.log.base_index, Role.FOLLOWER, 0)
                 self._changed(node_id, replica, before, now)
@@ -438,7 +442,7 @@ class Checks:
 
 def conf_of(replica: Replica) -> ConfState:
     """The configuration that counts for a replica now."""
-    return replica.raft.config.conf
+    return replica.raft.conf
 
 
 def _recovered(log: WriteAheadLog, gid: int) -> DurableGroup:
