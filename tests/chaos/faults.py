@@ -72,14 +72,6 @@ def kill_all(scene: Scene) -> Iterator[None]:
 
 
 @contextmanager
-def stop(scene: Scene) -> Iterator[None]:
-    """SIGTERM: the node goes in good order."""
-    assert scene.victim.stop(signal.SIGTERM) == 0
-    yield
-    scene.victim.start()
-
-
-@contextmanager
 def pause(scene: Scene) -> Iterator[None]:
     """SIGSTOP: the kernel goes on to acknowledge what arrives."""
     scene.victim.send(signal.SIGSTOP)
@@ -284,7 +276,6 @@ def both_ways(name: str, others: list[str]) -> list[tuple[str, str]]:
 CUTS: list[Fault] = [mute, deaf, cut_off, away, one_link, answers_lost]
 ALL: list[Fault] = [
     kill,
-    stop,
     kill_all,
     stop,
     pause,

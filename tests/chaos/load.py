@@ -259,6 +259,11 @@ class Load:
     def refused(self) -> int:
         return sum(client.refused for client in self._clients)
 
+    @property
+    def least(self) -> int:
+        """The operations of known outcome of the client that has the fewest."""
+        return min(client.answered.total() for client in self._clients)
+
     def answered(self) -> Counter[int]:
         """How many operations have a known outcome, by group."""
         return sum((client.answered for client in self._clients), Counter())

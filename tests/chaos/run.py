@@ -20,9 +20,12 @@ from tests.linear.checker import Operation, explain
 FAULT_S = (1.0, 4.0)
 CALM_S = (0.2, 1.0)
 OPERATIONS_PER_S = 100
-"""A run with fewer operations of known outcome is invalid."""
+"""A run with fewer operations of known outcome is invalid, ..."""
+CLIENT_OPERATIONS_PER_S = 2
+"""... and one in which a client has fewer: three of them ask one node each."""
 LEADER_SHARE = 0.7
 LOAD_CLIENTS = 12
+BALANCE_S = 3.0
 
 
 @dataclass(slots=True)
@@ -70,7 +73,7 @@ def run(directory: Path, seed: int, length_s: float, wanted: list[Fault]) -> Rep
         AssertionError: the cluster did not recover, a fault did not happen, a
             client saw what must not be, the run did too little, or the checker gave up.
     """
-    with ChaosCluster(directory) as cluster:
+    with ChaosCluster(directory, "--balance-interval-s", BALANCE_S) as cluster:
         addresses = [node.client for node in cluster.nodes]
         load = Load(addresses, seed, LOAD_CLIENTS, lambda: cluster.network.enter(CLIENTS))
         started_s = time.monotonic()
@@ -86,6 +89,7 @@ def run(directory: Path, seed: int, length_s: float, wanted: list[Fault]) -> Rep
     judge(report, histories)
     known = report.operations - report.unknown
     assert known >= OPERATIONS_PER_S * elapsed_s, f"invalid: only {known} operations"
+    assert load.least >= CLIENT_OPERATIONS_PER_S * elapsed_s, f"invalid: {load.least} of a client"
     return report
 
 
