@@ -49,7 +49,9 @@ class Script:
         self.dice = dice
         self.executed = 0
         self.waiting: list[tuple[bytes, Operation]] = []
-        self._connections = 0
+        self._orders = 0
+        """Counts the connections, and anew after each write that has timed out: what is sent
+        once that is known is not ordered behind it any more."""
         self._count = 0
         self._node = 0
         self._since_us = 0
@@ -64,7 +66,7 @@ class Script:
             self._since_us = self.world.now_us
         data = b""
         called = self.histories.now()
-        connection = self.number * 100_000 + self._connections
+        connection = self.number * 100_000 + self._orders
         for name, key in commands:
             self._count += 1
             writes = name in ("SET", "APPEND", "GETSET")
@@ -90,7 +92,7 @@ class Script:
         if self._conversation is None and world.nodes:
             if self._node not in world.nodes:
                 self._node = self.dice.choice(list(world.nodes))
-            self._connections += 1
+            self._orders += 1
             self._conversation = world.connect(self._node)
             self._conversation.on_data = self.listen
         return self._conversation
@@ -178,6 +180,7 @@ class Script:
                 return int(found[1]) if found else int(self.dice.choice(self.world.ids))
             if text != b"TIMEOUT outcome unknown":
                 raise Violation(f"answers: {operation} is answered {text!r}")
+            self._orders += 1
             return 0
         operation.returned = moment
         self.executed += 1

@@ -12,6 +12,8 @@ from tests.sim.world import World
 
 SECOND_US = 1_000_000
 ROOM = 1 << 40
+RETENTION_ENOUGH = 1 << 30
+"""A log that retains so much lets everybody catch up."""
 
 
 class Nemesis:
@@ -60,6 +62,8 @@ class Nemesis:
             self.destroy,
         ]
         chance = dice.choice((0.25, 0.5, 0.8))
+        if world.conditions.retention_bytes < RETENTION_ENOUGH:
+            kinds.remove(self.destroy)  # who is behind may have nobody to catch up from
         self.kinds = [kind for kind in kinds if dice.random() < chance] or [self.isolate_leader]
         self.gap_us = dice.choice((500_000, 1_500_000, 3_000_000))
         self.longest_us = dice.choice((1_000_000, 4_000_000, 8_000_000))

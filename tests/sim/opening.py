@@ -13,8 +13,11 @@ from tests.sim.world import World, opened
 
 @cache
 def disks_of_opened(groups: int, nodes: int) -> dict[int, Disk]:
-    """What is on the disks of a cluster that was opened and stopped."""
-    world = opened(groups, nodes)
+    """What is on the disks of a cluster that was opened and stopped.
+
+    Its segments are small, so that those that a test wants come soon.
+    """
+    world = opened(groups, nodes, conditions=Conditions(segment_bytes=8 * 1024))
     world.tick(40)
     for node_id in world.ids:
         world.stop(node_id)

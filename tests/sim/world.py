@@ -489,7 +489,8 @@ class World:
             preparation.run(self.disks[node_id].files)
         except OSError as error:
             log.prepare_failed(preparation, error)
-        else:
+            return
+        with self.acting(node_id):
             log.prepared(preparation)
 
     # Links
