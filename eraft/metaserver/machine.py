@@ -29,9 +29,10 @@ class MetaMachine:
     """Keeps the config table in the rows of the metaserver's replica.
 
     An entry is one request (see `operations`). Each that changes the table
-    makes the next version, and its reply is remembered: the same request id
-    again gets the same reply and changes nothing. What was refused is judged
-    anew. All state is in the rows; the table held here is a copy of the
+    makes the next version. Every reply is remembered, a refusal too: the same
+    request id again gets the same reply and changes nothing. Askers send a
+    request again while they wait; a second copy must not carry out what they
+    were told is refused. All state is in the rows; the table held here is a copy of the
     newest version in them.
     """
 
@@ -79,13 +80,12 @@ class MetaMachine:
             return seen
         table = self.table(rows)
         changed, reply = _outcome(table, operation)
-        if changed is table or isinstance(reply, str):
-            return reply
-        chain = VersionChain(rows)
-        if chain.newest is None:
-            chain.append(table, None)
-        chain.append(changed, table)
-        self._newest = changed
+        if changed is not table and not isinstance(reply, str):
+            chain = VersionChain(rows)
+            if chain.newest is None:
+                chain.append(table, None)
+            chain.append(changed, table)
+            self._newest = changed
         requests.remember(request_id, operation, reply)
         return reply
 

@@ -1,4 +1,4 @@
-"""The replies of the last requests that changed the config table, by request id."""
+"""The replies to the last requests, by request id."""
 
 import struct
 from hashlib import blake2b
@@ -40,10 +40,10 @@ class RequestLog:
             return None
         if row[:_DIGEST_BYTES] != _digest(operation):
             return f"request id {request_id} was used for another request"
-        reply: dict[str, Any] = orjson.loads(row[_DIGEST_BYTES:])
+        reply: dict[str, Any] | str = orjson.loads(row[_DIGEST_BYTES:])
         return reply
 
-    def remember(self, request_id: str, operation: Operation, reply: dict[str, Any]) -> None:
+    def remember(self, request_id: str, operation: Operation, reply: dict[str, Any] | str) -> None:
         """Keep the reply of a request that `find` does not know, forget the oldest one."""
         row = self._rows.meta(_COUNT)
         count = 0 if row is None else _U64.unpack(row)[0]
