@@ -82,7 +82,7 @@ bench-redis: build
 lint: build
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy --strict eraft
+	$(PY) -m mypy --strict eraft examples
 	PATH="$(VENV)/bin:$$PATH" cython-lint eraft/_core
 
 format: build

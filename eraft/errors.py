@@ -71,7 +71,15 @@ class NotApplied(RequestError):
 
 
 class NotLeader(NotApplied):
-    """This replica does not lead its group."""
+    """This replica does not lead its group.
+
+    `leader` is where clients reach the node that does, as host:port, as far as
+    this one knows, else "".
+    """
+
+    def __init__(self, text: str, leader: str = "") -> None:
+        super().__init__(text)
+        self.leader = leader
 
 
 class WrongGroup(NotApplied):

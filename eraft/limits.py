@@ -49,6 +49,9 @@ FLUSH_INTERVAL_S = 600.0
 REWRITE_BYTES = 256 * MIB  # of a quiet group's entries, to free the segments that they lie in
 FREE_DISK_BYTES = 256 * MIB
 
+# Hosts with their own state machine
+HOSTED_PAYLOAD_BYTES = 32 * MIB
+
 # Snapshots
 SNAPSHOT_CHUNK_BYTES = 256 * KIB
 SNAPSHOT_CHUNK_LIMIT_BYTES = 40 * MIB  # a row is in one chunk, whatever its size

@@ -29,10 +29,16 @@ class Listeners:
         self.peer = ""
         self.admin = ""
 
-    def bind(self, client: Factory, peer: Factory, admin: Factory) -> None:
-        """Bind the ports; ConfigError names the one that cannot be had."""
+    def bind(self, client: Factory | None, peer: Factory, admin: Factory) -> None:
+        """Bind the ports; ConfigError names the one that cannot be had.
+
+        Without a factory the port of the clients is somebody else's to bind.
+        """
         options = self._options
-        self.client = self._bind("client", options.client, options.advertise_client, client)
+        if client is None:
+            self.client = options.advertise_client or options.client
+        else:
+            self.client = self._bind("client", options.client, options.advertise_client, client)
         self.peer = self._bind("peer", options.peer, options.advertise_peer, peer)
         self.admin = self._bind("admin", options.admin, options.advertise_admin, admin)
 

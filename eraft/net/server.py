@@ -28,6 +28,7 @@ from eraft.node.options import NodeOptions
 from eraft.node.outputs import Outputs
 from eraft.storage.directory import DataDirectory, open_directory
 from eraft.storage.files import DiskFiles
+from eraft.storage.machine import MachineFactory
 from eraft.storage.segments import Preparation
 from eraft.storage.state import RocksStore
 from eraft.storage.wal import LogOptions, WriteAheadLog
@@ -43,8 +44,14 @@ EXIT_CONFIG = 2
 class Server:
     """Runs a `Node`: tells it what happens and carries out what it answers."""
 
-    def __init__(self, options: NodeOptions, directory: DataDirectory) -> None:
+    def __init__(
+        self,
+        options: NodeOptions,
+        directory: DataDirectory,
+        machine: MachineFactory | None = None,
+    ) -> None:
         self.options = options
+        self._machine = machine
         self.directory = directory
         self.receive_buffer = memoryview(bytearray(limits.RECEIVE_BUFFER_BYTES))
         self.paused: set[Connection] = set()
@@ -71,7 +78,11 @@ class Server:
     async def start(self) -> None:
         """Bind, recover, and serve; ConfigError or StorageError when it cannot."""
         listeners = Listeners(self.options)
-        listeners.bind(client=self._accept_client, peer=self._accept_peer, admin=self._accept_admin)
+        listeners.bind(
+            client=self._accept_client if self._machine is None else None,
+            peer=self._accept_peer,
+            admin=self._accept_admin,
+        )
         identity = self.directory.identity
         self.store = RocksStore(self.directory.state_path)
         self._log, corrupt = self._recover()
@@ -89,6 +100,7 @@ class Server:
             os.getpid(),
             time.time_ns() // 1_000_000,
             self._loop.time(),
+            self._machine,
         )
         self._loop.set_exception_handler(self._unexpected)
         self._loop.add_reader(self._eventfd, self._log_written)
@@ -142,8 +154,11 @@ class Server:
         return int(status)
 
     def _signalled(self, number: int) -> None:
+        self.stop(signal.Signals(number).name)
+
+    def stop(self, why: str) -> None:
         """The first time the node hands over what it leads before it stops; again: stop now."""
-        logger.info("stopping: %s", signal.Signals(number).name)
+        logger.info("stopping: %s", why)
         if self._stop.done():
             return
         if self.node.leads.leaving:

@@ -11,6 +11,7 @@ from eraft.errors import LogCorrupt, ProtocolError, StoreStalled
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.machine import MetaMachine
 from eraft.metaserver.table import ConfigTable
+from eraft.node.hosted import HostedReplica
 from eraft.node.meta import MetaReplica
 from eraft.node.replica import Replica
 from eraft.node.shard import ShardReplica
@@ -180,6 +181,9 @@ class Groups:
         if state.gid == METASERVER_GID:
             machine = MetaMachine(founding_table(node.identity.metaserver))
             replica = MetaReplica(node, state, hard_state, entries, rows, machine)
+        elif node.machine is not None:
+            hosted = node.machine(state.gid, rows)
+            replica = HostedReplica(node, state, hard_state, entries, rows, hosted)
         else:
             shard = ShardReplica(node, state, hard_state, entries, rows, ShardMachine(rows))
             self._open_lane(shard)

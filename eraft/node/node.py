@@ -50,6 +50,7 @@ from eraft.raft import Fetch
 from eraft.shardkv.router import Router
 from eraft.shardkv.specs import PLAIN_READS, PLAIN_WRITES
 from eraft.storage.directory import Identity
+from eraft.storage.machine import MachineFactory
 from eraft.storage.state import ReplicaRows, StateStore
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import BUCKETS, METASERVER_GID, GroupState, Message, NodeAddress
@@ -72,8 +73,11 @@ class Node:
         pid: int,
         wall_ms: int,
         now_s: float,
+        machine: MachineFactory | None = None,
     ) -> None:
         self.options = options
+        self.machine = machine
+        """Makes the state machines of data groups, None for shardkv's."""
         self.identity = identity
         self.address = address
         self._log = log

@@ -125,6 +125,13 @@ class Proposals:
                 proposal.refuse(OUTCOME_UNKNOWN)
 
 
+def request_error(error: resp.ReplyError) -> RequestError:
+    """What a refusal of a proposal says about it."""
+    if error is NOT_APPLIED:
+        return NotApplied("another leader's entry took its place")
+    return OutcomeUnknown("the entry may or may not take effect")
+
+
 class Told:
     """Waits for one entry without a reply: tells whether it took effect."""
 
@@ -139,7 +146,4 @@ class Told:
         self._on_done(None)
 
     def refuse(self, error: resp.ReplyError) -> None:
-        if error is NOT_APPLIED:
-            self._on_done(NotApplied("another leader's entry took its place"))
-        else:
-            self._on_done(OutcomeUnknown("the entry may or may not take effect"))
+        self._on_done(request_error(error))

@@ -1,5 +1,6 @@
 """Consensus without I/O: no clock, no sockets, no threads, no unseeded randomness."""
 
+from eraft._impl import log as _log
 from eraft.raft.config import Config, Role
 from eraft.raft.group import RaftGroup
 from eraft.raft.ready import (
@@ -14,6 +15,7 @@ from eraft.raft.ready import (
 
 __all__ = [
     "Config",
+    "EntryLog",
     "Fetch",
     "PeerStatus",
     "RaftGroup",
@@ -24,3 +26,6 @@ __all__ = [
     "SnapshotOffer",
     "Status",
 ]
+
+EntryLog = _log.EntryLog
+"""The entries of one replica in memory: a base, and the encoded entries behind it."""
