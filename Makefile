@@ -66,7 +66,7 @@ mutations: build
 coverage: build
 	rm -rf $(TRACED) && mkdir -p $(TRACED)
 	tar --exclude='*.so' --exclude='*.c' --exclude=__pycache__ -cf - \
-		eraft tests bench setup.py pyproject.toml README.md LICENSE | tar -xf - -C $(TRACED)
+		docs eraft examples tests bench setup.py pyproject.toml README.md LICENSE | tar -xf - -C $(TRACED)
 	cd $(TRACED) && ERAFT_TRACE=1 $(PY) setup.py --quiet build_ext --inplace
 	cd $(TRACED) && export PYTHONPATH=$(CURDIR)/$(TRACED) && \
 		$(PY) -m coverage run -m pytest $(ARGS); status=$$?; \
