@@ -79,13 +79,17 @@ class Preparation:
     """The making of one segment, to be run off the event loop.
 
     `recycled` names the segment whose file it takes, "" for a new one, and
-    `removed` those that go: no header asks for them any more.
+    `removed` those that go: no header asks for them any more. With `replaces`
+    it takes the place of a segment of its name that was never used. That one
+    must not go before: after a crash its header can be the only one that does
+    not ask for segments that are gone.
     """
 
     header: SegmentHeader
     temporary: str
     recycled: str = ""
     removed: tuple[str, ...] = ()
+    replaces: bool = False
 
     @property
     def name(self) -> str:
@@ -93,7 +97,7 @@ class Preparation:
         return segment_name(self.header.sequence)
 
     def run(self, files: Files) -> None:
-        """Make the segment, durably; does nothing if the name is taken meanwhile.
+        """Make the segment, durably; unless it replaces one, a name that is taken stays.
 
         It may be run again after an error.
 
@@ -123,7 +127,10 @@ class Preparation:
             files.remove(self.temporary)
             raise
         file.close()
-        files.publish(self.temporary, self.name)
+        if self.replaces:
+            files.rename(self.temporary, self.name)
+        else:
+            files.publish(self.temporary, self.name)
 
 
 def segment_name(sequence: int) -> str:

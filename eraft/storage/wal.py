@@ -198,7 +198,6 @@ class WriteAheadLog:
             items = [*self._index.checkpoint(), *items]
             size = codec.record_size(items)
             segment = self._next_segment(size)
-            segment.first_position = self.position + 1
             self._compact_due = self._retire_due = True
         offset = segment.end
         try:
@@ -206,6 +205,8 @@ class WriteAheadLog:
         except ProtocolError as error:
             raise InvariantViolation(f"log: {error}") from error
         self.position += 1
+        if not segment.first_position:
+            segment.first_position = self.position
         data = codec.encode_record(
             segment.salt, segment.sequence, self.position, self.durable_position, items
         )
@@ -388,12 +389,11 @@ class WriteAheadLog:
         while segment is None or not segment.fits(size):
             if segment is not None:
                 segment.file.close()
-                self._files.remove(segment.file.name)
             self.segments_awaited += 1
             _logger.warning("log segment %s is made on the spot", segment_name(sequence))
             needed = max(self.options.segment_size_bytes, HEADER_BYTES + size)
             try:
-                _prepare(self._preparation(needed), self._files)
+                _prepare(self._preparation(needed, replaces=segment is not None), self._files)
             except OSError as error:
                 raise StorageError(f"a log segment cannot be made: {error}") from error
             segment = self._open(sequence)
@@ -402,7 +402,7 @@ class WriteAheadLog:
         self._current = segment
         return segment
 
-    def _preparation(self, size_bytes: int) -> Preparation:
+    def _preparation(self, size_bytes: int, replaces: bool = False) -> Preparation:
         """Return how to make the next segment, out of a retired one if there is one."""
         recycled = ""
         removed, self._leftover = [name for name in self._leftover if name], []
@@ -424,6 +424,7 @@ class WriteAheadLog:
             self._prepared,
             recycled,
             tuple(removed),
+            replaces,
         )
 
     def _open(self, sequence: int) -> Segment:
@@ -442,6 +443,7 @@ def _preparation(
     number: int,
     recycled: str = "",
     removed: tuple[str, ...] = (),
+    replaces: bool = False,
 ) -> Preparation:
     """Return how to make a segment; `number` tells two attempts at the same one apart."""
     header = SegmentHeader(
@@ -454,7 +456,7 @@ def _preparation(
         oldest_position=oldest_position,
     )
     temporary = f"{segment_name(sequence)}.{number}{TEMPORARY_SUFFIX}"
-    return Preparation(header, temporary, recycled, removed)
+    return Preparation(header, temporary, recycled, removed, replaces)
 
 
 def _prepare(preparation: Preparation, files: Files) -> None:

@@ -427,3 +427,36 @@ def test_what_only_the_header_of_a_dropped_segment_allows_is_not_removed(new_log
     for seed in (1, 2):
         again = reopened(files, seed)
         assert again.groups[1].last_index == number - 1
+
+
+def test_a_spare_that_is_too_small_stays_until_another_one_is_there(new_log: NewLog) -> None:
+    """After a crash its header can be the only one that does not ask for segments that are gone."""
+    files, log = new_log(log_options(**OPTIONS))
+    fill(log, files, 1, 200, every=0)
+    log.release([(1, 1, 200)])
+    number, request = switch(log, files, 201)
+    carry_out(log, request)
+    prepare(log, files)
+    number, _ = switch(log, files, number + 1)
+    prepare(log, files)
+    assert segment_name(1) not in files.names()
+    files.crash(random.Random(1))
+    for changes in range(2):
+        again = reopened(files)
+        assert again.groups[1].last_index == number - 1
+        again._files = Breaking(files, changes)  # type: ignore[assignment]
+        with pytest.raises(Interrupted):
+            again.append([entries_item(1, number, entry(number, 2 * SEGMENT))])
+        files.crash(random.Random(1))
+    again = reopened(files)
+    carry_out(again, again.append([entries_item(1, number, entry(number, 2 * SEGMENT))]))
+    assert reopened(files).groups[1].last_index == number
+
+
+def test_the_first_segment_of_an_empty_log_begins_with_record_1() -> None:
+    files = MemoryFiles()
+    format_log(files, log_options(**OPTIONS), [])
+    log = reopened(files)
+    carry_out(log, log.append([node_item(b"x")]))
+    prepare(log, files)
+    assert open_segment(files, 2, STORE_ID)[1].oldest_position == 1
