@@ -310,7 +310,6 @@ cdef void *_run(void *data) noexcept nogil:
         error = _write(request)
         if error:
             eraft_store(&shared.error, <uint64_t>error)
-            eraft_store(&shared.done, eraft_load(&shared.submitted))
         else:
             done += 1
             eraft_store(&shared.durable, request.position)
@@ -411,6 +410,9 @@ cdef class LogWriter:
     cdef void _release(self) noexcept:
         """Let go of the data that is written, or never will be."""
         cdef uint64_t done = eraft_load(&self._shared.done)
+        if eraft_load(&self._shared.error):
+            # The thread touches nothing any more, whatever came in at that moment.
+            done = self._submitted
         while self._released < done:
             PyBuffer_Release(&self._views[self._released % _QUEUE])
             self._released += 1
