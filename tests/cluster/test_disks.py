@@ -8,6 +8,7 @@ import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -16,7 +17,7 @@ from eraft.cli import processes
 from eraft.errors import ConfigError
 from eraft.storage.segments import HEADER_BYTES, HEADER_USED_BYTES
 from tests.cli.local import eraft, wait_until
-from tests.cluster.damage import flipped, tear, used_bytes
+from tests.cluster.damage import durable_byte, flipped, tear, used_bytes
 from tests.cluster.nodes import Cluster, Node, Wire, segments
 
 MIB = limits.MIB
@@ -34,9 +35,9 @@ def test_a_flipped_bit_quarantines_the_node_and_the_others_go_on(cluster: Cluste
             client.set(f"before{n}", n)
         victim = follower(cluster)
         cluster.do("kill", victim)
-        path = segments(cluster.node(victim)["data_dir"])[0]
+        path, offset = durable_byte(Path(cluster.node(victim)["data_dir"]), Random(1))
         before = path.read_bytes()
-        with flipped(path, used_bytes(path) // 2):
+        with flipped(path, offset):
             damaged = path.read_bytes()
             cluster.do("restart", victim)
             why = cluster.node_status(victim)["quarantined"]
