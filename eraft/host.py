@@ -17,6 +17,7 @@ from eraft import limits
 from eraft.errors import NotApplied, OutcomeUnknown, RequestError
 from eraft.net.server import Server
 from eraft.node import hosted
+from eraft.node.hosted import HostedReplica
 from eraft.node.options import NodeOptions
 from eraft.storage.directory import open_directory
 from eraft.storage.machine import StateMachine
@@ -24,6 +25,8 @@ from eraft.storage.state import ReplicaRows
 from eraft.types import METASERVER_GID, NodeAddress
 
 __all__ = ["Host", "NodeOptions", "ReplicaRows", "StateMachine"]
+
+STOPPED = "the node has stopped"
 
 M = TypeVar("M", bound=StateMachine)
 T = TypeVar("T")
@@ -126,10 +129,9 @@ class Host(Generic[M]):
             raise ValueError(
                 f"a payload of {len(payload)} bytes: the limit is {limits.HOSTED_PAYLOAD_BYTES}"
             )
-        future = self._future(gid, OutcomeUnknown("the node has stopped"))
-        replica = hosted.hosted(self._server.node, gid)
+        replica, future = self._begin(gid)
         replica.request(bytes(payload), _setter(future), _failer(future))
-        return await self._answer(future)
+        return await self._answer(future, OutcomeUnknown(STOPPED))
 
     async def read(self, gid: int, function: Callable[[M, ReplicaRows], T]) -> T:
         """Return what `function` finds in the state of a group, linearizably.
@@ -145,28 +147,29 @@ class Host(Generic[M]):
             NotApplied: no position was confirmed in time. Retrying is safe.
             ValueError: `gid` is the metaserver's.
         """
-        future = self._future(gid, NotApplied("the node has stopped"))
-        node = self._server.node
-        replica = hosted.hosted(node, gid)
-        replica.read(hosted.HostedRead(gid, function, _setter(future), _failer(future), node.now_s))
-        found: T = await self._answer(future)
+        replica, future = self._begin(gid)
+        now_s = self._server.node.now_s
+        replica.read(hosted.HostedRead(gid, function, _setter(future), _failer(future), now_s))
+        found: T = await self._answer(future, NotApplied(STOPPED))
         return found
 
-    def _future(self, gid: int, when_stopped: RequestError) -> asyncio.Future[Any]:
-        """For one answer, after telling the node the time."""
+    def _begin(self, gid: int) -> tuple[HostedReplica, asyncio.Future[Any]]:
+        """The replica to ask and the future of its answer, after telling the node the time."""
         if gid == METASERVER_GID:
             raise ValueError("group 0 is the metaserver's")
         if self._running.done():
-            raise NotApplied("the node has stopped")
+            raise NotApplied(STOPPED)
         self._server.enter()
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting[future] = when_stopped
-        future.add_done_callback(self._waiting.pop)
-        return future
+        replica = hosted.hosted(self._server.node, gid)
+        return replica, asyncio.get_running_loop().create_future()
 
-    async def _answer(self, future: asyncio.Future[Any]) -> Any:
+    async def _answer(self, future: asyncio.Future[Any], when_stopped: RequestError) -> Any:
+        self._waiting[future] = when_stopped
         self._server.schedule()
-        return await future
+        try:
+            return await future
+        finally:
+            del self._waiting[future]
 
 
 def _setter(future: asyncio.Future[Any]) -> Callable[[Any], None]:

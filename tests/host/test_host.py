@@ -122,6 +122,7 @@ def test_impossible_requests_are_refused(options):
                 with pytest.raises(NotLeader, match="group 9") as refused:
                     await call
                 assert refused.value.leader == ""
+            assert not host._waiting
 
     uvloop.run(run())
 
