@@ -172,6 +172,8 @@ def joined(where: str, gid: int, node_ids: list[int]) -> bool:
     """Ask the metaserver for the group; False if it has to be asked again."""
     try:
         admin.ask(where, "META", "JOIN", gid, *node_ids)
-    except (admin.Refused, admin.Unreachable):
+    except admin.Refused as error:
+        return "already joined" in str(error)  # an earlier answer was lost
+    except admin.Unreachable:
         return False
     return True
