@@ -55,6 +55,15 @@ HOSTED_PAYLOAD_BYTES = 32 * MIB
 # Snapshots
 SNAPSHOT_CHUNK_BYTES = 256 * KIB
 SNAPSHOT_CHUNK_LIMIT_BYTES = 40 * MIB  # a row is in one chunk, whatever its size
+SNAPSHOT_WINDOW_BYTES = 1 * MIB  # on their way to the receiver
+SNAPSHOT_SLICE_ROWS = 512  # read in one turn, less than 1 ms
+SNAPSHOT_BYTES_PER_S = 64 * MIB
+SNAPSHOT_BURST_S = 0.1
+SNAPSHOT_OFFER_S = 1.0
+SNAPSHOT_RETRY_S = 0.5
+SNAPSHOT_SILENT_S = 10.0  # until the sender lets go of a snapshot that nobody asks for
+SNAPSHOT_KEEP_S = 30.0  # until the receiver drops one that does not come forward
+SNAPSHOT_REFUSALS = 16  # chunks in a row
 
 # Peers
 PEER_FRAME_BYTES = 48 * MIB

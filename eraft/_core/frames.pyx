@@ -31,6 +31,9 @@ from eraft._pure.frames import (
     META_REPLY,
     META_REQUEST,
     RAFT,
+    SNAPSHOT_CHUNK,
+    SNAPSHOT_END,
+    SNAPSHOT_REQUEST,
     TABLE,
     TABLE_REQUEST,
 )
@@ -47,6 +50,9 @@ __all__ = [
     "META_REPLY",
     "META_REQUEST",
     "RAFT",
+    "SNAPSHOT_CHUNK",
+    "SNAPSHOT_END",
+    "SNAPSHOT_REQUEST",
     "TABLE",
     "TABLE_REQUEST",
     "TRACED",
@@ -91,7 +97,7 @@ FRAME_HEADER_BYTES = _FRAME_HEADER
 MESSAGE_HEADER_BYTES = _MESSAGE_HEADER
 
 cdef int _first_kind = HELLO
-cdef int _last_kind = DIGEST
+cdef int _last_kind = SNAPSHOT_END
 cdef unsigned char[256] _message_kinds
 memset(_message_kinds, 0, 256)
 for _kind in MessageKind:

@@ -27,6 +27,9 @@ __all__ = [
     "META_REPLY",
     "META_REQUEST",
     "RAFT",
+    "SNAPSHOT_CHUNK",
+    "SNAPSHOT_END",
+    "SNAPSHOT_REQUEST",
     "TABLE",
     "TABLE_REQUEST",
     "FrameReader",
@@ -45,7 +48,10 @@ TABLE: Final = 5
 META_REQUEST: Final = 6
 META_REPLY: Final = 7
 DIGEST: Final = 8
-_KINDS = range(HELLO, DIGEST + 1)
+SNAPSHOT_REQUEST: Final = 9
+SNAPSHOT_CHUNK: Final = 10
+SNAPSHOT_END: Final = 11
+_KINDS = range(HELLO, SNAPSHOT_END + 1)
 
 FRAME_HEADER_BYTES: Final = 8
 """Length and checksum; the kind counts as the first byte after it."""

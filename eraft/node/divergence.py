@@ -111,6 +111,10 @@ class DigestChecks:
 
     # As any replica
 
+    def restart(self) -> None:
+        """The state is another one now: what was noted of the old one says nothing of it."""
+        self.noted = Report(self._gid, self._replica_id, 0, 0)
+
     def tick(self) -> None:
         """One tick passes."""
         self._age_ticks += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from eraft import limits
@@ -24,12 +25,19 @@ class Flushing:
         self._limit_bytes = min(limits.FLUSH_LOG_BYTES, node.options.log_retention_bytes // 4)
         self._wanted = False
         self._running = False
+        self._calls: list[Callable[[], None]] = []
+        self._calls_running: list[Callable[[], None]] = []
         self._released: list[tuple[int, int, int]] = []
         self._flushed_bytes = 0
         self._flushed_s = node.now_s
 
     def want(self) -> None:
         """Flush soon, whatever was logged."""
+        self._wanted = True
+
+    def call_flushed(self, call: Callable[[], None]) -> None:
+        """Flush soon, and call back when what the store has by now is durable."""
+        self._calls.append(call)
         self._wanted = True
 
     def begin(self) -> bool:
@@ -39,6 +47,7 @@ class Flushing:
         node = self._node
         self._running = True
         self._wanted = False
+        self._calls_running, self._calls = self._calls, []
         self._flushed_bytes = node.logged_bytes
         self._flushed_s = node.now_s
         for replica in node.replicas.values():
@@ -56,6 +65,9 @@ class Flushing:
         if self._released:
             self._node.log.release(self._released)
             self._released = []
+        calls, self._calls_running = self._calls_running, []
+        for call in calls:
+            call()
 
     def _due(self) -> bool:
         logged_bytes = self._node.logged_bytes - self._flushed_bytes

@@ -9,6 +9,7 @@ from eraft import limits
 from eraft._impl import resp
 from eraft.errors import NotLeader, ProtocolError
 from eraft.metaserver import operations
+from eraft.metaserver.founding import founding_table
 from eraft.metaserver.machine import MetaMachine
 from eraft.metaserver.members import Reply
 from eraft.metaserver.operations import Query
@@ -53,8 +54,15 @@ class MetaReplica(Replica):
                 on_answer(RETRY)
         self.node.touch(self)
 
+    def reload(self) -> None:
+        self.machine = MetaMachine(founding_table(self.node.identity.metaserver))
+        self._adopt()
+
     def after_apply(self) -> None:
         super().after_apply()
+        self._adopt()
+
+    def _adopt(self) -> None:
         table = self.machine.table(self.rows)
         if table is not self._table:
             self._table = table

@@ -25,7 +25,7 @@ from eraft.errors import (
     StoreStalled,
 )
 from eraft.metaserver.table import ConfigTable
-from eraft.node import hello
+from eraft.node import hello, transfer
 from eraft.node.admin import AdminClient
 from eraft.node.catalog import Catalog
 from eraft.node.client import Client
@@ -41,10 +41,13 @@ from eraft.node.options import NodeOptions
 from eraft.node.outbox import Outbox
 from eraft.node.outputs import Outputs
 from eraft.node.reads import Job
+from eraft.node.receiving import SnapshotReceiver
 from eraft.node.replica import Replica
 from eraft.node.room import DiskRoom
+from eraft.node.sending import SnapshotSender
 from eraft.node.session import Session
 from eraft.node.shard import ShardReplica
+from eraft.node.transfer import Parcel
 from eraft.node.waiting import Waiting
 from eraft.raft import Fetch
 from eraft.shardkv.router import Router
@@ -116,6 +119,8 @@ class Node:
         self._leads_changed = False
 
         self.replicas: dict[int, Replica] = {}
+        self.sending = SnapshotSender(self)
+        self.receiving = SnapshotReceiver(self)
         self.groups = Groups(self)
         if log is not None:
             try:
@@ -134,6 +139,7 @@ class Node:
         self.replicas.pop(state.gid, None)
         self.router.groups.pop(state.gid, None)
         self._dirty.pop(state.gid, None)
+        self.receiving.forget(state.gid)
         self._leads_changed = True
 
     def _quarantine_all(self, why: str) -> None:
@@ -143,6 +149,7 @@ class Node:
         self.replicas.clear()
         self.router.groups.clear()
         self._dirty.clear()
+        self.sending.close()
         self.outbox.forget()
 
     @property
@@ -188,6 +195,8 @@ class Node:
             self._announce()
         self.waiting.route_again()
         self.groups.tick()
+        self.sending.tick()
+        self.receiving.tick()
         self.write_behind(self.catalog.rows)
 
     def _watch_disk(self) -> None:
@@ -228,6 +237,8 @@ class Node:
             self._meta_request(node_id, body)
         elif kind == frames.META_REPLY:
             self.meta.answered(node_id, body)
+        elif kind in (frames.SNAPSHOT_REQUEST, frames.SNAPSHOT_CHUNK, frames.SNAPSHOT_END):
+            self._snapshot_frame(node_id, kind, *transfer.decode(body))
         elif kind == frames.DIGEST:
             self._digest_reported(node_id, Report.decode(body))
         else:
@@ -248,6 +259,24 @@ class Node:
         except ProtocolError as error:
             self.context.count("messages_refused")
             logger.warning("message from node %d refused: %s", node_id, error)
+
+    def _snapshot_frame(self, node_id: int, kind: int, parcel: Parcel, rest: bytes) -> None:
+        replica = self.replicas.get(parcel.gid)
+        ids = (parcel.source, parcel.target)
+        if replica is None or replica.replica_id not in ids:
+            self.context.count("messages_refused")
+            return
+        other = parcel.target if replica.replica_id == parcel.source else parcel.source
+        if replica.home(other) != node_id:
+            self.context.count("messages_refused")
+        elif kind == frames.SNAPSHOT_REQUEST:
+            self.sending.requested(node_id, parcel, *transfer.decode_request(rest))
+        elif kind == frames.SNAPSHOT_CHUNK:
+            self.receiving.chunk(node_id, parcel, rest)
+        elif replica.replica_id == parcel.source:
+            self.sending.ended(node_id, parcel, transfer.decode_end(rest))
+        else:
+            self.receiving.ended(node_id, parcel)
 
     def _digest_reported(self, node_id: int, report: Report) -> None:
         replica = self.replicas.get(report.gid)
@@ -336,6 +365,7 @@ class Node:
     def remove(self, replica: Replica) -> None:
         """A replica was removed from its group."""
         self.groups.remove(replica)
+        self.receiving.forget(replica.gid)
         self._dirty.pop(replica.gid, None)
         self._leads_changed = True
         self.waiting.route_again()
@@ -348,6 +378,10 @@ class Node:
     def send_frame(self, node_id: int, frame: bytes) -> None:
         """Send an encoded frame to a node."""
         self._outputs.frames.setdefault(node_id, []).append(frame)
+
+    def send_bulk(self, node_id: int, frame: bytes) -> None:
+        """Send an encoded frame to a node, on the connection for large ones."""
+        self._outputs.bulk.setdefault(node_id, []).append(frame)
 
     def fetch(self, replica: Replica, fetch: Fetch) -> None:
         """Read entries below the memory tail for a follower that is behind."""
@@ -481,6 +515,7 @@ class Node:
     def drain(self) -> Outputs:
         """Do what this turn's events ask for; the shell carries out what is returned."""
         self._advance_jobs()
+        sends_more = self.sending.advance()
         while self._dirty or self.waiting.resuming:
             self.waiting.resume()
             dirty, self._dirty = self._dirty, {}
@@ -498,7 +533,9 @@ class Node:
             self.outbox.collect_record(outputs, self.log, self.now_s)
         self.waiting.end_turn()
         outputs.flush = self.flushing.begin()
-        outputs.again = outputs.again or bool(self._jobs or self._dirty) or self.waiting.resuming
+        outputs.again = (
+            outputs.again or sends_more or bool(self._jobs or self._dirty) or self.waiting.resuming
+        )
         return outputs
 
     def _advance_jobs(self) -> None:

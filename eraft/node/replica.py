@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eraft import limits
 from eraft._impl import frames, log, resp
-from eraft.errors import ConfChangeRefused, Diverged, NotLeader, RequestError
+from eraft.errors import ConfChangeRefused, Diverged, NotLeader, ProtocolError, RequestError
 from eraft.node import members
 from eraft.node.divergence import DigestChecks
 from eraft.node.proposals import Proposal, Proposals, Told, Waiter
@@ -23,6 +23,7 @@ from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
 from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition, describe
 from eraft.storage.items import entries_item, group_state_item, hard_state_item
 from eraft.storage.machine import StateMachine
+from eraft.storage.snapshots import SnapshotSink
 from eraft.storage.state import ReplicaRows
 from eraft.types import (
     EntryKind,
@@ -65,6 +66,16 @@ class Read(Protocol):
 
         Asking again would let it overtake the writes that it waited for.
         """
+
+
+@dataclass(slots=True, frozen=True)
+class _Switch:
+    """A snapshot that the core has taken over and that has to become the log's."""
+
+    sink: SnapshotSink
+    replaced: list[int]
+    """The generations that count until then."""
+    on_durable: Callable[[], None]
 
 
 class Replica:
@@ -125,6 +136,7 @@ class Replica:
         self.retired = False
         """Quarantined, or removed from its group: it takes part in nothing any more."""
         self._removed = False
+        self._switch: _Switch | None = None
 
     # Inputs
 
@@ -254,7 +266,9 @@ class Replica:
     def _handle(self, ready: Ready) -> None:
         node = self.node
         if ready.token:
-            if ready.hard_state is not None:
+            if ready.restored is not None:
+                self._persist_switch(ready)
+            elif ready.hard_state is not None:
                 node.outbox.persist(hard_state_item(self.gid, ready.hard_state))
             if ready.entries:
                 node.outbox.persist(entries_item(self.gid, ready.first_index, ready.entries))
@@ -267,6 +281,10 @@ class Replica:
             self._apply_to = ready.apply[1]
         for fetch in ready.fetches:
             node.fetch(self, fetch)
+        for replica_id in ready.snapshots:
+            node.sending.want(self, replica_id)
+        if ready.offer is not None:
+            node.receiving.offered(self, ready.offer)
         for change in ready.role_changes:
             self._role_changed(change)
         for ticket, index in ready.reads:
@@ -313,6 +331,8 @@ class Replica:
                 self.machine.apply(rows, index, term, payload, replies)
             elif kind == EntryKind.CONF_CHANGE:
                 self._configure(index, payload)
+                if replies is not None:
+                    replies.append(None)
             elif kind == EntryKind.CHECK:
                 try:
                     self._check_applied(index, payload)
@@ -431,6 +451,61 @@ class Replica:
             self._handle(self.raft.ready())
         self._retire()
         self.node.remove(self)
+
+    # Snapshots
+
+    def install(self, sink: SnapshotSink, on_durable: Callable[[], None]) -> bool:
+        """Take the snapshot, complete and flushed, in place of what is here.
+
+        False if the replica has come as far by itself. `on_durable` is called
+        once the log names the new generation; only then the old one is deleted.
+
+        Raises:
+            ProtocolError: no group can have such a snapshot, or not this replica.
+        """
+        head = sink.head
+        assert head is not None, "the sink is complete"
+        index = head.base_index
+        where = f"group {self.gid}, replica {self.replica_id}: snapshot as of entry {index}"
+        rows = ReplicaRows(self.node.store, sink.generation)
+        if self.replica_id not in head.conf.members:
+            raise ProtocolError(f"{where}: its members are {describe(head.conf)}")
+        if (rows.conf() or (head.conf, head.members)) != (head.conf, head.members):
+            raise ProtocolError(f"{where}: its head and its rows have different members")
+        if not self.raft.restored(index, head.base_term, head.conf):
+            return False
+        replaced = [self.rows.generation]
+        if self._switch is not None:
+            replaced += self._switch.replaced
+        self._switch = _Switch(sink, replaced, on_durable)
+        self.rows, self.entries = rows, self.raft.log
+        self.applied, self.applied_term, _ = rows.applied()
+        self._apply_to = self.applied
+        self._bulk_until.clear()
+        self.checks.restart()
+        self._drop_reads()
+        self.proposals.give_up(index)
+        self.reload()
+        self._set_members(head.members)
+        self.node.touch(self)
+        return True
+
+    def reload(self) -> None:
+        """The rows are others than before: make what is kept beside them anew; for the subclass."""
+
+    def _persist_switch(self, ready: Ready) -> None:
+        """Let the log name the new generation, and delete the old one only once that is durable."""
+        switch, self._switch = self._switch, None
+        assert switch is not None and ready.hard_state is not None
+        outbox = self.node.outbox
+        outbox.persist(switch.sink.switch(self.replica_id, ready.hard_state))
+
+        def durable() -> None:
+            for generation in switch.replaced:
+                self.node.groups.delete(generation)
+            switch.on_durable()
+
+        outbox.call_durable(durable)
 
     # Comparing the replicas
 

@@ -31,6 +31,14 @@ class ShardReplica(Replica):
         """What is answered to writes while there is no room for them on disk."""
         self._chores = Chores(0, self.node.now_s)
 
+    def reload(self) -> None:
+        version = self.machine.ownership_version
+        self.machine = ShardMachine(self.rows)
+        # Reads that were admitted before have row keys of the old generation.
+        self.machine.ownership_version = version + 1
+        self.lane = resp.Lane(self.rows.data_prefix, limits.ENTRY_TARGET_BYTES)
+        self.node.lanes[self.ordinal] = self.lane
+
     @property
     def clock_ms(self) -> int:
         return self.machine.clock_ms

@@ -58,6 +58,7 @@ def status(node: Node, keys: Mapping[int, int]) -> dict[str, Any]:
         "quarantined": node.quarantined or None,
         "refuses_writes": node.room.full or None,
         "log": _log(node),
+        "sends_snapshot": node.sending.progress,
         "connections": len(node.clients),
         "groups": _groups(node, keys),
         "stats": {**node.context.counters, **node.store.stats()},

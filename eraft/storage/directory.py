@@ -175,7 +175,7 @@ def _fill(path: str, identity: Identity, segment_size_bytes: int) -> None:
     os.mkdir(log_path)
     os.mkdir(os.path.join(path, _STATE))
     options = LogOptions(identity.store_id, segment_size_bytes=segment_size_bytes)
-    state = founding_state(identity.node_id, identity.metaserver, identity.store_id)
+    state = founding_state(identity.node_id, identity.metaserver)
     files = DiskFiles(log_path)
     try:
         format_log(files, options, [] if state is None else [state])

@@ -8,21 +8,20 @@ FOUNDING_GENERATION = 1
 """Generation of the metaserver's founding replica; 0 is the node's own."""
 
 
-def founding_state(node_id: int, metaserver: Collection[int], store_id: str) -> GroupState | None:
+def founding_state(node_id: int, metaserver: Collection[int]) -> GroupState | None:
     """Return the metaserver's founding state on a node, None if it is no member.
 
     Args:
         node_id: This node.
         metaserver: The founding nodes. Replica ids are 1..k in the order of the node
             ids, whatever the order of the list: every node must come to the same.
-        store_id: This node's store; the others' are not known yet ("").
+            The stores are not known yet ("").
     """
     if node_id not in metaserver:
         return None
     founders = sorted(metaserver)
     members = tuple(
-        ReplicaAddress(replica_id, node, store_id if node == node_id else "")
-        for replica_id, node in enumerate(founders, 1)
+        ReplicaAddress(replica_id, founder) for replica_id, founder in enumerate(founders, 1)
     )
     return GroupState(
         gid=METASERVER_GID,

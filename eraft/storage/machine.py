@@ -22,8 +22,8 @@ class StateMachine(Protocol):
       constructor or on demand, and never outlives the rows that it is of.
     - Keys lie in the replica's own generation, which is another one after a
       snapshot: `rows.data_prefix` and what the machine calls the row,
-      `rows.meta`/`set_meta` for single named values. Everything in it is in
-      the group's snapshots.
+      `rows.meta`/`set_meta` for single named values other than `applied` and
+      `conf`, which are eraft's. Everything in it is in the group's snapshots.
     - Nothing depends on a clock, on chance, on the process or on the order of
       a set: time and random numbers travel inside the payload.
     - Whatever a payload holds, `apply` does not fail: an error is a reply. An

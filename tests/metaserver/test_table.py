@@ -334,7 +334,7 @@ def test_the_founding_table_and_the_founding_states_agree() -> None:
     table = founding_table({3: "c:3", 1: "a:1", 7: "b:2"})
     for founders in ([1, 3, 7], [7, 1, 3]):
         for replica in table.groups[METASERVER_GID].replicas:
-            state = founding_state(replica.node_id, founders, "own")
+            state = founding_state(replica.node_id, founders)
             assert state is not None
             assert state.replica_id == replica.replica_id
             assert {(it.replica_id, it.node_id) for it in state.members} == {(1, 1), (2, 3), (3, 7)}

@@ -16,12 +16,14 @@ from eraft.types import ConfState, EntryKind, ReplicaAddress
 from tests.sim.world import World, opened
 
 
-def change(world: World, *changes: Change, addresses: tuple[ReplicaAddress, ...] = ()) -> None:
-    """Let the leader of group 1 change its members, and wait until that is applied there."""
+def change(
+    world: World, *changes: Change, addresses: tuple[ReplicaAddress, ...] = (), gid: int = 1
+) -> None:
+    """Let the leader of a group change its members, and wait until that is applied there."""
     done: list[RequestError | None] = []
-    leader = world.leader(1)
+    leader = world.leader(gid)
     with world.acting(leader) as node:
-        node.replicas[1].propose_conf_change(changes, addresses, done.append)
+        node.replicas[gid].propose_conf_change(changes, addresses, done.append)
     world.until(lambda: bool(done))
     assert done == [None]
 

@@ -18,6 +18,7 @@ from eraft._impl import wal as codec
 from eraft.node.node import Node
 from eraft.node.replica import Replica
 from eraft.raft import Role
+from eraft.storage import rows as layout
 from eraft.storage.items import Item, decode_group_state, decode_hard_state
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
@@ -69,6 +70,8 @@ class DurableGroup:
     base_term: int = 0
     terms: list[int] = field(default_factory=list)
     """Of the entries after the base."""
+    generation: int = 0
+    """Of the rows that the log builds on."""
 
     @property
     def last_index(self) -> int:
@@ -228,6 +231,7 @@ class Checks:
                 state = decode_group_state(payload)
                 self._hard_state(node_id, gid, group, state.hard_state)
                 group.base_index, group.base_term = state.base_index, state.base_term
+                group.generation = state.generation
                 group.terms.clear()
 
     def _hard_state(self, node_id: int, gid: int, group: DurableGroup, new: HardState) -> None:
@@ -357,14 +361,37 @@ class Checks:
                     f"commit by count: node {node_id} leads group {gid} in term {term} and commits"
                     f" {commit} of term {group.committed[commit][0]}"
                 )
-        if applied > before[3] and (applied > commit or applied in group.committed):
-            disk = self.disks[node_id].get(gid, DurableGroup())
-            if applied > commit or not disk.has(applied, group.committed[applied][0]):
-                raise Violation(
-                    f"applied: node {node_id}, group {gid} has applied {applied}, committed"
-                    f" {commit}, durable a log to {disk.last_index}, that entry of term"
-                    f" {disk.term(applied)}"
-                )
+        disk = self.disks[node_id].get(gid, DurableGroup())
+        if disk.generation != replica.rows.generation:
+            # It has switched to a snapshot, whose rows are durable, but not that they count.
+            self._switching(node_id, replica, disk, before[3])
+        elif applied > before[3] and not self._may_apply(group, disk, applied, commit):
+            raise Violation(
+                f"applied: node {node_id}, group {gid} has applied {applied}, committed"
+                f" {commit}, durable a log to {disk.last_index}, that entry of term"
+                f" {disk.term(applied)}"
+            )
+
+    def _may_apply(self, group: History, disk: DurableGroup, index: int, commit: int) -> bool:
+        """Whether the entry is committed, and the right one is on the replica's own disk."""
+        known = group.committed.get(index)
+        return index <= commit and (known is None or disk.has(index, known[0]))
+
+    def _switching(
+        self, node_id: int, replica: Replica, disk: DurableGroup, applied_before: int
+    ) -> None:
+        """Until the switch to a snapshot is durable a crash leads back: what counts then is there.
+
+        And what counts afterwards is durable already.
+        """
+        where = f"node {node_id}, group {replica.gid}"
+        store = self._world.disks[node_id].store
+        if replica.applied != replica.raft.log.base_index:
+            raise Violation(f"switch: {where} has applied {replica.applied} on top of a snapshot")
+        if store.unflushed(replica.rows.generation.to_bytes(4, "big")):
+            raise Violation(f"switch: {where} uses a snapshot that is not durable")
+        if applied_before and store.get(layout.applied_key(disk.generation)) is None:
+            raise Violation(f"switch: {where} has deleted what a crash would lead back to")
 
     def _leads(self, node_id: int, replica: Replica, group: History) -> None:
         raft = replica.raft
@@ -397,7 +424,9 @@ class Checks:
         """State machine safety: everybody commits the same. And it is on a majority of disks."""
         gid, log = replica.gid, replica.raft.log
         disk = self.disks[node_id].get(gid, DurableGroup())
-        for index in range(max(first, disk.base_index + 1), last + 1):
+        switching = disk.generation != replica.rows.generation
+        base_index = log.base_index if switching else disk.base_index
+        for index in range(max(first, base_index + 1), last + 1):
             # What is applied may have left the memory already; it is on disk then.
             term = log.term(index) if index >= log.base_index else disk.term(index)
             known = group.committed.get(index)
@@ -452,4 +481,5 @@ def _recovered(log: WriteAheadLog, gid: int) -> DurableGroup:
         first = group.base_index + len(terms) + 1
         blob, _ = log.read(gid, first, group.last_index, 1 << 30)
         terms += [term for term, _, _ in parse_entries(blob)]
-    return DurableGroup(group.hard_state, group.base_index, group.base_term, terms)
+    generation = group.state.generation
+    return DurableGroup(group.hard_state, group.base_index, group.base_term, terms, generation)

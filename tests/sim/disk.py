@@ -28,6 +28,10 @@ class FaultyStore(MemoryStore):
         store._rows, store._keys = dict(self._rows), list(self._keys)
         return store
 
+    def unflushed(self, prefix: bytes) -> bool:
+        """Whether a crash could lose a change of a row whose key begins so."""
+        return any(key.startswith(prefix) for undo in self._undo for key, _ in undo)
+
     def write(
         self,
         rows: Iterable[tuple[bytes, bytes | None]],
@@ -139,7 +143,7 @@ class Disk:
         """The next record goes to a wrong place, and the disk says that all is well."""
         self._conditions = conditions
         self._salts = Random(identity.node_id)
-        state = founding_state(identity.node_id, founders, identity.store_id)
+        state = founding_state(identity.node_id, founders)
         format_log(self.files, self.options, [] if state is None else [state])
 
     @property

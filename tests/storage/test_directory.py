@@ -51,13 +51,13 @@ def test_identity_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_founding_member_has_the_founding_state(tmp_path: Path) -> None:
-    identity = formatted(tmp_path / "data")
+    formatted(tmp_path / "data")
     with open_directory(str(tmp_path / "data")) as directory:
         log = open_log(directory)
         state = log.groups[0].state
         assert (state.gid, state.replica_id, state.conf) == (0, 1, ConfState((1, 2, 3)))
         assert state.members == (
-            ReplicaAddress(1, 2, identity.store_id),
+            ReplicaAddress(1, 2),
             ReplicaAddress(2, 5),
             ReplicaAddress(3, 9),
         )
