@@ -115,9 +115,10 @@ class GetRun(Slot):
         self.refuse(CLUSTER_DOWN)
         self.client.read_done()
 
-    def reroute(self, node: Node) -> None:
+    def reroute(self, node: Node, leader_only: bool = False) -> None:
         """Judge every key again, as commands of their own, in one slot's order."""
-        node.waiting.again(self.client, self, [[b"GET", key[_KEY_OFFSET:]] for key in self.keys])
+        commands = [[b"GET", key[_KEY_OFFSET:]] for key in self.keys]
+        node.waiting.again(self.client, self, commands, leader_only)
 
 
 def serve_runs(replica: ShardReplica, runs: list[GetRun]) -> list[GetRun]:
@@ -179,8 +180,8 @@ class CommandRead(ReadBase):
         """Whether the client has to take other replies first."""
         return self.client.postpones(self.slot)
 
-    def reroute(self, node: Node) -> None:
-        node.waiting.again(self.client, self.slot, [self.args])
+    def reroute(self, node: Node, leader_only: bool = False) -> None:
+        node.waiting.again(self.client, self.slot, [self.args], leader_only)
 
 
 class Scan(ReadBase):

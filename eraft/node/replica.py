@@ -212,7 +212,8 @@ class Replica:
     def following(self) -> bool:
         """Whether it follows a leader that can be asked for read positions."""
         leader = self.leader_node
-        return not self._led and bool(leader) and self.node.gossip.peer(leader).connected
+        follows = not self.retired and not self._led and bool(leader)
+        return follows and self.node.gossip.peer(leader).connected
 
     @property
     def saturated(self) -> bool:

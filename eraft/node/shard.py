@@ -136,7 +136,7 @@ class ShardReplica(Replica):
             read.client.wait_for_reads()
             super().read_behind_clock(read)
         else:  # only a leader can bring the clock forward
-            self.node.waiting.again(read.client, read.slot, [read.args], leader_only=True)
+            read.reroute(self.node, leader_only=True)
 
     def _serve_runs(self, runs: list[GetRun]) -> None:
         for run in serve_runs(self, runs):

@@ -30,7 +30,7 @@ from eraft.errors import (
 )
 from eraft.raft import confchange
 from eraft.raft.config import Config
-from eraft.raft.kinds import APPEND_REPLY, COMMANDS, CONF_CHANGE, READ_INDEX
+from eraft.raft.kinds import APPEND_REPLY, COMMANDS, CONF_CHANGE, INDEX_LIMIT, READ_INDEX
 from eraft.raft.leader import NO_RUN, Leadership, Run
 from eraft.raft.reads import FollowerReads
 from eraft.raft.ready import Fetch, Ready, Restored, Status
@@ -325,7 +325,7 @@ class RaftGroup(Replica):
             confchange.check(conf)
         except ConfChangeRefused as error:
             raise ProtocolError(f"group {self.gid}: snapshot up to {index}: {error}") from None
-        if not conf.voters or not 0 < term <= self.term or index < 1:
+        if not conf.voters or not 0 < term <= self.term or not 0 < index < INDEX_LIMIT:
             raise ProtocolError(
                 f"group {self.gid}, replica {self.replica_id} in term {self.term}: no snapshot can"
                 f" end with entry {index} of term {term} and {confchange.describe(conf)}"

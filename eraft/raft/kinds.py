@@ -30,6 +30,8 @@ OF_STRANGER = OF_LEADER | {PRE_VOTE, VOTE, READ_INDEX_REPLY}
 """What a replica listens to from one that is not in its configuration yet."""
 TERM_LIMIT = 1 << 62
 """No group lives to see it; one election in a microsecond would take 100,000 years."""
+INDEX_LIMIT = 1 << 62
+"""No log can begin there or beyond (see `EntryLog`)."""
 
 COMMANDS = int(EntryKind.COMMANDS)
 NOOP = int(EntryKind.NOOP)

@@ -19,6 +19,7 @@ from eraft.raft.kinds import (
     CONF_CHANGE,
     HEARTBEAT,
     HEARTBEAT_REPLY,
+    INDEX_LIMIT,
     KINDS,
     OF_LEADER,
     OF_STRANGER,
@@ -475,7 +476,7 @@ class Replica:
     def _snapshot(self, message: Message) -> None:
         """The leader offers a snapshot, because it has no more what this replica lacks."""
         index, term = message.index, message.log_term
-        if not index or not 0 < term <= message.term:
+        if not 0 < index < INDEX_LIMIT or not 0 < term <= message.term:
             raise ProtocolError(
                 f"group {self.gid}: replica {message.sender} offers a snapshot up to entry {index}"
                 f" of term {term} in term {message.term}"

@@ -86,3 +86,40 @@ def test_a_key_that_is_due_is_judged_by_the_leader() -> None:
     reader.send("GET key")
     world.until(lambda: bool(reader.received))
     assert answer(reader).startswith(b"-MOVED ")
+
+
+def test_reads_that_wait_on_a_follower_when_it_is_removed_go_elsewhere() -> None:
+    world, writer, reader, follower = followed()
+    writer.send("SET key 1")
+    world.settle()
+    world.paused.add(world.leader(1))  # it does not answer the question for a position
+    reader.send("GET key")
+    world.settle()
+    assert not reader.received
+    with world.acting(follower) as node:
+        node.replicas[1].leave()
+    world.until(lambda: bool(reader.received))
+    assert answer(reader).startswith((b"-MOVED ", b"-CLUSTERDOWN "))
+
+
+def test_a_read_that_a_leader_put_off_is_served_by_whoever_leads_when_it_goes_on() -> None:
+    world = opened()
+    before = world.leader(1)
+    reader = world.connect(before)
+    reader.send("READONLY", "SET key 1 PX 400")
+    world.settle()
+    assert answer(reader) == OK + OK
+    reader.send("GET key")
+    reader.client.output_full = True
+    world.settle()
+    assert not reader.received
+    with world.acting(before) as node:
+        raft = node.replicas[1].raft
+        raft.transfer_leadership(next(it for it in raft.conf.voters if it != raft.replica_id))
+    world.until(lambda: world.leader(1) not in (0, before))
+    world.wall_offset_ms[before] = 1000
+    reader.client.output_full = False
+    with world.acting(before) as node:
+        node.waiting.resume_later(reader.client)
+    world.until(lambda: bool(reader.received))
+    assert answer(reader).startswith((b"-MOVED ", b"$-1"))

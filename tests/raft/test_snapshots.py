@@ -288,7 +288,7 @@ def test_after_a_restart_behind_the_switch() -> None:
     assert (again.commit, again.applied, again.durable_index) == (9, 9, 9)
 
 
-@pytest.mark.parametrize(("index", "log_term"), [(0, 1), (9, 0), (9, 5)])
+@pytest.mark.parametrize(("index", "log_term"), [(0, 1), (9, 0), (9, 5), (1 << 62, 1)])
 def test_offers_of_nonsense_are_refused(index: int, log_term: int) -> None:
     solo = follower()
     with pytest.raises(ProtocolError, match=f"offers a snapshot up to entry {index} of term"):
@@ -302,6 +302,7 @@ def test_offers_of_nonsense_are_refused(index: int, log_term: int) -> None:
         (9, 5, THREE, "no snapshot can end with entry 9 of term 5"),
         (9, 0, THREE, "entry 9 of term 0"),
         (0, 1, THREE, "entry 0 of term 1"),
+        (1 << 62, 1, THREE, f"entry {1 << 62} of term 1"),
         (9, 3, ConfState(), "no members"),
         (9, 3, ConfState((1, 1)), "not distinct replica ids"),
         (9, 3, ConfState((1,), (1,)), "both vote and learn"),
