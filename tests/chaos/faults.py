@@ -17,8 +17,11 @@ from random import Random
 from eraft import limits
 from eraft.cli import admin
 from tests.chaos.cluster import CLIENTS, ChaosCluster, ChaosNode
+from tests.chaos.fill import VALUE_BYTES, fill
 from tests.cli.local import wait_until
 from tests.cluster.damage import durable_byte, flipped, tear
+
+LEFT_BEHIND_BYTES = 24 * limits.MIB
 
 
 @dataclass(slots=True)
@@ -223,6 +226,18 @@ def wipe(scene: Scene) -> Iterator[None]:
     victim.start()
 
 
+@contextmanager
+def left_behind(scene: Scene) -> Iterator[None]:
+    """The node is away for longer than the log goes back: it needs snapshots."""
+    victim = scene.victim
+    victim.kill()
+    said = len(victim.text())
+    fill([node.client for node in scene.others], LEFT_BEHIND_BYTES // VALUE_BYTES)
+    yield
+    victim.start()
+    victim.wait_text(": a snapshot as of entry ", said)
+
+
 # The network
 
 
@@ -288,6 +303,7 @@ ALL: list[Fault] = [
     torn_tail,
     flipped_bit,
     wipe,
+    left_behind,
     *CUTS,
 ]
 BESIDE_CUTS: list[Fault] = [kill, kill_all, stop, pause, power_cut, power_cut_all, full_disk]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import signal
 import statistics
@@ -15,14 +14,13 @@ from random import Random
 from typing import Self
 
 from eraft import limits
-from eraft._impl import hashing
-from eraft.cli.load import Loader, Topology, Workload
 from tests.chaos import faults
 from tests.chaos.cluster import CLIENTS, GROUPS, ChaosCluster
 from tests.chaos.faults import Fault, Scene
+from tests.chaos.fill import VALUE_BYTES, fill
 from tests.chaos.load import NOT_EXECUTED, UNKNOWN, group_of
 from tests.cli.local import wait_until
-from tests.cluster.nodes import Wire, command
+from tests.cluster.nodes import Wire
 
 BACK_OFF_S = 0.01
 DISTRUST_S = 1.0
@@ -36,8 +34,6 @@ GAP_FAULTS: dict[str, Fault] = {
     "pause": faults.pause,
     "cut": faults.away,
 }
-VALUE_BYTES = 1024
-FILL_KEYS, FILL_CLIENTS, FILL_PIPELINE = 65536, 16, 64
 
 
 class Writer(threading.Thread):
@@ -159,7 +155,7 @@ def show_restart(directory: Path, size_bytes: int) -> None:
     flags = ("--segment-size-bytes", limits.SEGMENT_SIZE_BYTES)
     with ChaosCluster(directory, *flags, disk_bytes=6 * size_bytes + 4096 * limits.MIB) as cluster:
         started_s = time.monotonic()
-        fill(cluster, size_bytes // VALUE_BYTES)
+        fill([node.client for node in cluster.nodes], size_bytes // VALUE_BYTES)
         print(f"{size_bytes // limits.MIB} MiB written in {time.monotonic() - started_s:.1f} s")
         for node in cluster.nodes:
             node.send(signal.SIGKILL)
@@ -176,21 +172,6 @@ def show_restart(directory: Path, size_bytes: int) -> None:
             node.wait_answers()
         found = sum(group["keys"] for group in cluster.nodes[0].status()["groups"] if group["gid"])
         assert found >= size_bytes // VALUE_BYTES, f"only {found} keys are left"
-
-
-def fill(cluster: ChaosCluster, count: int) -> None:
-    """Write so many keys of VALUE_BYTES, no two values the same, pipelined."""
-    topology = Topology([node.client for node in cluster.nodes])
-    topology.learn()
-    chance = Random(1)
-    for first in range(0, count, FILL_KEYS):
-        keys = [b"key:%d" % number for number in range(first, min(first + FILL_KEYS, count))]
-        commands = [command("SET", key, chance.randbytes(VALUE_BYTES)) for key in keys]
-        workload = Workload("set", commands, b"", hashing.buckets_of(keys))
-        order = range(len(keys))
-        loader = Loader(topology, workload, order, FILL_CLIENTS, FILL_PIPELINE, len(keys), None)
-        outcome = asyncio.run(loader.run())
-        assert not outcome.errors, outcome.errors
 
 
 def key_of(gid: int) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from eraft import limits
 from tests.chaos import faults
 from tests.chaos.cluster import CLIENTS, GROUPS, ChaosCluster, ChaosNode
 from tests.chaos.faults import Fault, Scene
@@ -25,7 +26,9 @@ CLIENT_OPERATIONS_PER_S = 2
 """... and one in which a client has fewer: three of them ask one node each."""
 LEADER_SHARE = 0.7
 LOAD_CLIENTS = 12
-BALANCE_S = 3.0
+# Logs that keep little: who is away for long needs a snapshot.
+LOG_FLAGS = ("--log-retention-bytes", 8 * limits.MIB, "--log-tail-bytes", limits.MIB)
+FLAGS = ("--balance-interval-s", 3, *LOG_FLAGS)
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ def run(directory: Path, seed: int, length_s: float, wanted: list[Fault]) -> Rep
         AssertionError: the cluster did not recover, a fault did not happen, a
             client saw what must not be, the run did too little, or the checker gave up.
     """
-    with ChaosCluster(directory, "--balance-interval-s", BALANCE_S) as cluster:
+    with ChaosCluster(directory, *FLAGS) as cluster:
         addresses = [node.client for node in cluster.nodes]
         load = Load(addresses, seed, LOAD_CLIENTS, lambda: cluster.network.enter(CLIENTS))
         started_s = time.monotonic()
