@@ -136,6 +136,8 @@ class Replica:
         self.retired = False
         """Quarantined, or removed from its group: it takes part in nothing any more."""
         self._removed = False
+        """An applied entry has removed it. Who led then leaves once another one leads: the others
+        may not know that the entry is committed, and need its vote to find out."""
         self._switch: _Switch | None = None
 
     # Inputs
@@ -150,6 +152,8 @@ class Replica:
         if self.rows.pending:
             self.node.write_behind(self.rows)
         self.node.touch(self)
+        if self._removed and self.node.leader_of(self.gid) not in (0, self.node.identity.node_id):
+            self.leave()
 
     def step(self, message: Message) -> None:
         """A message from another replica; ProtocolError when it is not from this group."""
@@ -349,9 +353,9 @@ class Replica:
         self.raft.applied_to(index)
         if rows.pending >= limits.WRITE_BEHIND_ROWS or rows.size_hint >= limits.WRITE_BEHIND_BYTES:
             self.node.write_behind(self.rows)
-        if self._apply_to > index:
+        if self._apply_to > index or self._removed:
             self.node.touch(self)
-        if self._removed:
+        if self._removed and not self._led:
             self.leave()
         else:
             self.after_apply()

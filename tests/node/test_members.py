@@ -90,7 +90,7 @@ def test_a_leader_removes_itself_and_another_one_goes_on() -> None:
     conversation = world.connect(leader)
     change(world, remove(leader, world))
     world.until(lambda: world.leader(1) not in (0, leader))
-    assert 1 not in world.nodes[leader].replicas
+    world.until(lambda: 1 not in world.nodes[leader].replicas)
     world.until(lambda: world.nodes[leader].leader_of(1) == world.leader(1))
     conversation.send("SET k 1")
     world.until(lambda: conversation.received.startswith(b"-MOVED "))
@@ -264,3 +264,28 @@ def test_a_replica_that_no_table_names_ends_also_if_it_never_heard_of_its_remova
     world.heal()
     world.until(lambda: 1 not in node.replicas)
     world.until(lambda: node.log.tombstones == {1: old})
+
+
+def test_who_is_left_of_two_goes_on_although_the_leader_was_cut_off_as_it_left() -> None:
+    world = opened()
+    change(world, remove(follower(world), world))
+    leader = world.leader(1)
+    replica = world.nodes[leader].replicas[1]
+    (left,) = set(replica.members.values()) - {leader}
+    follows = world.nodes[left].replicas[1].raft
+    with world.acting(leader):
+        replica.propose_conf_change([remove(leader, world)], (), lambda error: None)
+    for _ in range(100):
+        world.step()
+        if follows.last_index == replica.raft.last_index:
+            break
+    # It can still say that it has the entry, but does not hear that this commits it.
+    world.network.block(leader, left)
+    world.tick()
+    assert len(replica.raft.conf.voters) == 1
+    world.isolate(leader)
+    world.tick(40)
+    world.heal()
+    world.until(lambda: world.leader(1) == left)
+    world.until(lambda: 1 not in world.nodes[leader].replicas)
+    write(world, "1")
