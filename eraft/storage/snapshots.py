@@ -263,6 +263,8 @@ class SnapshotSink:
         head = decode_group_state(body)
         if head.gid != self.gid:
             raise ProtocolError(f"{where}: its head is that of group {head.gid}")
+        if head.quarantined:
+            raise ProtocolError(f"{where}: its replica is quarantined: {head.quarantined[:200]}")
         conf = head.conf
         numbers = [head.base_index, head.base_term, *conf.voters, *conf.learners, *conf.outgoing]
         numbers += conf.learners_next

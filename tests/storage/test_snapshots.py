@@ -5,9 +5,11 @@ import struct
 import tempfile
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -274,6 +276,7 @@ def test_bad_chunks_are_refused_and_change_nothing() -> None:
     for head_body, why in (
         (b"{}", "group state"),
         (head[25:].replace(b":1,", b":2,", 1), "group 2"),
+        (orjson.dumps(replace(STATE, quarantined="rows differ")), "is quarantined: rows differ"),
     ):
         with pytest.raises(ProtocolError, match=why):
             fresh.add(sealed(head[4:25], head_body))
