@@ -22,6 +22,7 @@ from eraft.node.client import Client
 from eraft.node.node import Node
 from eraft.node.options import NodeOptions
 from eraft.storage.directory import Identity
+from eraft.storage.machine import MachineFactory
 from eraft.storage.segments import Preparation
 from eraft.storage.wal import WriteAheadLog, WriteRequest
 from eraft.types import NodeAddress
@@ -125,8 +126,10 @@ class World:
         members: int = 0,
         conditions: Conditions | None = None,
         disks: dict[int, Disk] | None = None,
+        machine: MachineFactory | None = None,
     ) -> None:
-        """With `disks` the nodes go on from there."""
+        """With `disks` the nodes go on from there; `machine` is what hosts bring along."""
+        self.machine = machine
         self.dice = Dice(seed)
         self.conditions = conditions or Conditions()
         self.now_us = START_US
@@ -212,6 +215,7 @@ class World:
             100 + node_id,
             wall_ms,
             now_s,
+            self.machine,
         )
         for replica in node.replicas.values():
             replica.raft.config.append_limit_bytes = self.conditions.append_bytes
