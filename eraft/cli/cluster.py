@@ -11,7 +11,14 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eraft.cli import cluster_file, cluster_nodes, cluster_start, config, status
+from eraft.cli import (
+    cluster_file,
+    cluster_members,
+    cluster_nodes,
+    cluster_start,
+    config,
+    status,
+)
 from eraft.cli.arguments import add_command, add_json, positive, seconds
 
 if TYPE_CHECKING:
@@ -27,6 +34,7 @@ EXAMPLES = """
   eraft cluster status --dir ./try
   eraft cluster kill n2 --dir ./try         as a crash would
   eraft cluster restart n2 --dir ./try
+  eraft cluster replace-node n2 --dir ./try by a new node, whatever happened to n2
   eraft cluster stop --dir ./try
 """
 START_TEXT = """
@@ -77,10 +85,51 @@ def add_parser(commands: Commands) -> None:
         operation = add_command(inner, name, run, summary)
         operation.add_argument("name", metavar="NODE", help="n1, n2, ... or the node id")
         operations.append(operation)
+    operations += add_member_parsers(inner)
     for operation in operations:
         operation.add_argument(
             "--dir", required=True, metavar="DIR", help="the cluster's directory"
         )
+
+
+def add_member_parsers(inner: Commands) -> list[argparse.ArgumentParser]:
+    """The operations that change which nodes there are."""
+    add = add_command(
+        inner, "add-node", cluster_members.run_add, "add a node", cluster_members.ADD_TEXT
+    )
+    add.add_argument(
+        "--group",
+        type=int,
+        action="append",
+        default=[],
+        metavar="GID",
+        help="a group that gets a replica there; may be repeated",
+    )
+    remove = add_command(
+        inner,
+        "remove-node",
+        cluster_members.run_remove,
+        "move a node's replicas away and remove it",
+        cluster_members.REMOVE_TEXT,
+    )
+    replace = add_command(
+        inner,
+        "replace-node",
+        cluster_members.run_replace,
+        "make a node's replicas anew on another one",
+        cluster_members.REPLACE_TEXT,
+    )
+    replace.add_argument(
+        "--with", dest="by", metavar="NODE", help="a node that is there (default: a new one)"
+    )
+    for operation in (remove, replace):
+        operation.add_argument("name", metavar="NODE", help="n1, n2, ... or the node id")
+    for operation in (add, remove, replace):
+        operation.add_argument(
+            "--timeout-s", type=seconds, default=600.0, metavar="S", help="give up after (600)"
+        )
+        add_json(operation)
+    return [add, remove, replace]
 
 
 def directory(args: argparse.Namespace) -> Path:

@@ -27,7 +27,16 @@ EXAMPLES = """
   eraft meta join 2 1 2 3 --node 127.0.0.1:26379
   eraft meta open --node 127.0.0.1:26379             split the buckets between them
   eraft meta query --node 127.0.0.1:26379            the newest version
+  eraft meta replicas 1 --add 4 --remove 3 --node 127.0.0.1:26379
+  eraft meta forget 3 --node 127.0.0.1:26379         once no group needs node 3
   eraft meta query 2 --node 127.0.0.1:26379          version 2
+"""
+REPLICAS_TEXT = """
+Changes which nodes are to have a replica of a group, the metaserver's (0) too.
+The answer is what the table wants from now on; the group's leader carries it
+out: the new replica learns, then votes, and the old one is out in the same
+step. `eraft status` shows how far it is. A node in both lists gets a new
+replica in place of its old one. A group that would lose its quorum by it waits.
 """
 
 
@@ -41,6 +50,18 @@ def add_parser(commands: Commands) -> None:
     join.add_argument(
         "--weight", type=positive, metavar="N", help="share of the buckets (default 1)"
     )
+    replicas = add_command(
+        inner, "replicas", run_replicas, "give a group other replicas", REPLICAS_TEXT
+    )
+    replicas.add_argument("gid", type=int, help="the group's number, 0 for the metaserver")
+    for flag, what in (("--add", "get a new replica"), ("--remove", "lose theirs")):
+        replicas.add_argument(
+            flag, type=positive, nargs="+", default=[], metavar="node_id", help=f"nodes that {what}"
+        )
+    forget = add_command(
+        inner, "forget", run_forget, "remove a node without replicas; its id is never used again"
+    )
+    forget.add_argument("node_id", type=positive)
     opened = add_command(inner, "open", run_open, "split the buckets between the groups, once")
     query = add_command(inner, "query", run_query, "show a version of the table")
     query.add_argument(
@@ -51,7 +72,7 @@ def add_parser(commands: Commands) -> None:
     move = add_command(inner, "move", run_move, "move buckets to a group (not available yet)")
     move.add_argument("gid", type=positive, metavar="GID")
     move.add_argument("buckets", nargs="+", metavar="BUCKET", help="0..16383, or 0-100")
-    for operation in (join, opened, query, leave, move):
+    for operation in (join, replicas, forget, opened, query, leave, move):
         operation.add_argument(
             "--node", required=True, metavar="HOST:ADMINPORT", help="any node's admin address"
         )
@@ -61,6 +82,15 @@ def add_parser(commands: Commands) -> None:
 def run_join(args: argparse.Namespace) -> int:
     weight = [] if args.weight is None else ["WEIGHT", args.weight]
     return _change(args, "JOIN", args.gid, *args.nodes, *weight)
+
+
+def run_replicas(args: argparse.Namespace) -> int:
+    words = [args.gid, "ADD", *args.add, "REMOVE", *args.remove]
+    return _change(args, "REPLICAS", *words)
+
+
+def run_forget(args: argparse.Namespace) -> int:
+    return _change(args, "FORGET", args.node_id)
 
 
 def run_open(args: argparse.Namespace) -> int:
@@ -114,4 +144,10 @@ def describe(table: dict[str, Any]) -> list[str]:
         shown = " ".join(f"{start}-{end}" for start, end in ranges)
         what = "metaserver" if gid == "0" else f"weight {group['weight']}, {count} buckets {shown}"
         lines.append(f"group {gid}: nodes {nodes}; {what.strip()}")
+        if group["joining"]:
+            joining = " ".join(map(str, group["joining"]))
+            lines.append(f"group {gid}: joining: replica {joining}")
+        for replica in group["leaving"]:
+            old, node = replica["replica_id"], replica["node_id"]
+            lines.append(f"group {gid}: leaving: replica {old} on node {node}")
     return lines

@@ -139,16 +139,21 @@ def group_rows(nodes: list[Status]) -> list[Status]:
         speaker = max(
             leaders or sound or members, key=lambda member: (member["term"], member["commit"])
         )
-        figures = ("term", "commit", "applied", "log_size_bytes", "buckets", "keys")
         rows.append(
             {
                 "gid": gid,
                 "leader": speaker["node_id"] if leaders else None,
-                **{name: speaker.get(name) for name in figures},
+                **{name: speaker.get(name) for name in GROUP_FIGURES},
                 "replicas": members,
             }
         )
     return rows
+
+
+GROUP_FIGURES = (
+    *("term", "commit", "applied", "last_index", "log_size_bytes", "buckets", "keys"),
+    *("voters", "outgoing", "learners", "change", "progress"),
+)
 
 
 def buckets_owned(groups: list[Status]) -> int:
@@ -185,7 +190,29 @@ def describe(report: Status) -> list[str]:
     lines += ["", *columns(NODE_TITLES, [node_cells(node) for node in report["nodes"]])]
     lines += ["", *columns(GROUP_TITLES, [group_cells(group) for group in report["groups"]])]
     owned = buckets_owned(report["groups"])
+    changes = [line for group in report["groups"] for line in changes_of(group)]
+    lines += ["", *changes] if changes else []
     lines += ["", f"{owned} of {BUCKETS} buckets owned"]
+    return lines
+
+
+def changes_of(group: Status) -> list[str]:
+    """What is under way in a group's membership."""
+    lines = []
+    if group["outgoing"]:
+        old, new = (" ".join(map(str, group[half])) for half in ("outgoing", "voters"))
+        lines.append(f"group {group['gid']}: joint configuration, from replicas {old} to {new}")
+    for learner in group["progress"] or ():
+        if learner["replica_id"] in (group["learners"] or ()):
+            how_far = f"{learner['match_index']} of {group['last_index']} entries"
+            if learner["state"] == "snapshot":
+                how_far = "receives a snapshot"
+            lines.append(
+                f"group {group['gid']}: replica {learner['replica_id']} on node"
+                f" {learner['node_id']} is a learner: {how_far}"
+            )
+    if group["change"]:
+        lines.append(f"group {group['gid']}: the leader {group['change']}")
     return lines
 
 

@@ -67,15 +67,13 @@ class Groups:
     def follow(self, table: ConfigTable) -> None:
         """Make the replicas that the config table wants on this node's store, end those it ended.
 
-        A replica in whose place the table wants another one on the same store
-        ends too: the node would not know which of them a frame is for.
+        One in whose place the table wants another one on the same store stays
+        until it is out of its group: it may be needed for a quorum until then.
         """
         node = self._node
         hosted = dict(table.hosted(node.identity.node_id, node.identity.store_id))
         for gid, replica_id in self._known():
-            own = hosted.get(gid)
-            replaced = own is not None and own.replica_id > replica_id
-            if replaced or table.removed(gid, replica_id):
+            if table.removed(gid, replica_id):
                 self._end(gid)
         known = dict(self._known())
         for gid, own in hosted.items():

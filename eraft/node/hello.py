@@ -75,6 +75,8 @@ def check(body: bytes, identity: Identity, table: ConfigTable) -> Hello:
     node_id = schema.integer(found["node_id"], "greeting: node_id", 1, schema.U32)
     if node_id == identity.node_id:
         raise ProtocolError(f"calls itself node {node_id}, as this one does")
+    if node_id in table.removed_nodes:
+        raise ProtocolError(f"node {node_id} was removed from the cluster")
     known = table.nodes.get(node_id)
     if known is not None and known.store_id and known.store_id != found["store_id"]:
         raise ProtocolError(

@@ -494,6 +494,9 @@ class Node:
         for node_id in self.table.nodes:
             if node_id != self.identity.node_id:
                 self.gossip.peer(node_id)
+        for node_id in self.table.removed_nodes:
+            if self.gossip.peers.pop(node_id, None) is not None:
+                self.router.link_down(node_id)
         self._outputs.peers_changed = True
 
     def meta_requested(self, body: bytes, on_answer: Callable[[dict[str, Any]], None]) -> None:

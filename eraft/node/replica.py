@@ -19,6 +19,7 @@ from eraft.errors import ConfChangeRefused, Diverged, NotLeader, ProtocolError, 
 from eraft.node import members
 from eraft.node.divergence import DigestChecks
 from eraft.node.proposals import Proposal, Proposals, Told, Waiter
+from eraft.node.reconcile import Reconciler
 from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
 from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition, describe
 from eraft.storage.items import entries_item, group_state_item, hard_state_item
@@ -131,6 +132,7 @@ class Replica:
         self._apply_to = self.applied
         self._bulk_until: dict[int, int] = {}
         self.checks = DigestChecks(state.gid, state.replica_id, options.check_ticks)
+        self.reconciler = Reconciler(self)
         self.serving = False
         self._led = False
         self.retired = False
@@ -149,6 +151,7 @@ class Replica:
         self.proposals.expire(now_s)
         self._expire_reads(now_s)
         self._check_digests()
+        self.reconciler.tick()
         if self.rows.pending:
             self.node.write_behind(self.rows)
         self.node.touch(self)

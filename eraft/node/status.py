@@ -9,6 +9,7 @@ from eraft import IMPL, __version__
 from eraft._impl import TRACED
 from eraft.node.reads import Job
 from eraft.node.shard import ShardReplica
+from eraft.raft import Role, Status
 from eraft.shardkv import keyspace
 from eraft.shardkv.cluster import ClusterView
 from eraft.types import METASERVER_GID, GroupState
@@ -94,9 +95,21 @@ def _quarantined(node: Node, state: GroupState) -> dict[str, Any]:
         "applied": state.base_index,
         "last_index": state.base_index,
         "log_size_bytes": node.log.log_bytes(state.gid),
+        "voters": state.conf.voters,
+        "outgoing": state.conf.outgoing,
+        "learners": state.conf.learners,
+        "change": None,
+        "progress": [],
         "buckets": None if state.gid == METASERVER_GID else 0,
         "keys": None,
     }
+
+
+def _role(status: Status) -> str:
+    """A replica that does not vote, or does not know yet whether it does, is a learner."""
+    if status.role == Role.FOLLOWER.value and not status.conf.votes(status.replica_id):
+        return "learner"
+    return status.role
 
 
 def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
     return {
         "gid": replica.gid,
         "replica_id": replica.replica_id,
-        "role": status.role,
+        "role": _role(status),
         "quarantined": None,
         "serving": replica.serving,
         "term": status.term,
@@ -118,5 +131,18 @@ def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
         "log_size_bytes": node.log.log_bytes(replica.gid),
         "buckets": owned,
         "keys": keys,
+        "voters": status.conf.voters,
+        "outgoing": status.conf.outgoing,
+        "learners": status.conf.learners,
+        "change": replica.reconciler.what or None,
+        "progress": [
+            {
+                "replica_id": peer.replica_id,
+                "node_id": replica.home(peer.replica_id),
+                "match_index": peer.match_index,
+                "state": peer.state,
+            }
+            for peer in status.peers
+        ],
         "digest": {"index": noted.index, "digest": f"{noted.digest:08x}"},
     }

@@ -146,3 +146,26 @@ def test_durations(seconds, shown):
 )
 def test_sizes(size_bytes, shown):
     assert status.size(size_bytes) == shown
+
+
+def test_what_is_under_way_in_a_group_is_shown():
+    leader = group(
+        1,
+        "leader",
+        voters=[1, 2, 4],
+        outgoing=[1, 2, 3],
+        learners=[5, 6],
+        change="waits until the joint configuration is left",
+        progress=[
+            {"replica_id": 2, "node_id": 2, "match_index": 10, "state": "replicate"},
+            {"replica_id": 5, "node_id": 5, "match_index": 7, "state": "replicate"},
+            {"replica_id": 6, "node_id": 6, "match_index": 0, "state": "snapshot"},
+        ],
+    )
+    lines = status.describe(report(node(1, leader)))
+    assert lines[-6:-2] == [
+        "group 1: joint configuration, from replicas 1 2 3 to 1 2 4",
+        "group 1: replica 5 on node 5 is a learner: 7 of 10 entries",
+        "group 1: replica 6 on node 6 is a learner: receives a snapshot",
+        "group 1: the leader waits until the joint configuration is left",
+    ]

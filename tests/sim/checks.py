@@ -124,6 +124,8 @@ class Checks:
         self._under_way: dict[int, deque[tuple[int, list[Item]]]] = {}
         self._since_us: dict[int, int] = {}
         self._seen: dict[tuple[int, int, int], tuple[int, int, Role, int]] = {}
+        self._confs: dict[tuple[int, int, int], tuple[ConfState, ConfState]] = {}
+        """The configuration before the last turn and after it."""
 
     # The disk
 
@@ -184,6 +186,7 @@ class Checks:
         """Watch what the node hands to its disk and to others."""
         for key in [key for key in self._seen if key[0] == node_id]:
             del self._seen[key]
+            del self._confs[key]
         if node.quarantined and node_id not in self.destroyed:
             raise Violation(f"recovery: node {node_id} has intact disks, but {node.quarantined}")
         if log is None or node.quarantined:
@@ -331,6 +334,8 @@ class Checks:
             now = (raft.term, raft.commit, raft.role, replica.applied)
             key = (node_id, gid, replica.replica_id)
             before = self._seen.get(key)
+            _, conf = self._confs.get(key, (raft.conf, raft.conf))
+            self._confs[key] = (conf, raft.conf)
             if now != before:
                 self._seen[key] = now
                 if before is None:
@@ -454,24 +459,27 @@ class Checks:
             self.values.update(VALUE.findall(entry[2]))
 
     def _on_quorum(self, replica: Replica, index: int, term: int) -> None:
-        conf = conf_of(replica)
+        """By the configuration before this turn, or the one that has been applied in it."""
+        key = (replica.node.identity.node_id, replica.gid, replica.replica_id)
+        lacking = [self._lacks(replica, conf, index, term) for conf in self._confs.get(key, ())]
+        if lacking and all(lacking):
+            raise Violation(
+                f"committed: entry {index} of term {term} of group {replica.gid} counts as"
+                f" committed, durable on {' and '.join(lacking)}"
+            )
+
+    def _lacks(self, replica: Replica, conf: ConfState, index: int, term: int) -> str:
+        """Where the entry is durable, if that is no majority of every half."""
 
         def has(replica_id: int) -> bool:
-            node_id = replica.members.get(replica_id, 0)
+            node_id = replica.home(replica_id)
             group = self.disks.get(node_id, {}).get(replica.gid)
             return node_id in self.destroyed or (group is not None and group.has(index, term))
 
         for voters in (conf.voters, conf.outgoing):
             if voters and 2 * sum(map(has, voters)) <= len(voters):
-                raise Violation(
-                    f"committed: entry {index} of term {term} of group {replica.gid} counts as"
-                    f" committed, durable on {[it for it in voters if has(it)]} of {voters}"
-                )
-
-
-def conf_of(replica: Replica) -> ConfState:
-    """The configuration that counts for a replica now."""
-    return replica.raft.conf
+                return f"{[it for it in voters if has(it)]} of {voters}"
+        return ""
 
 
 def _recovered(log: WriteAheadLog, gid: int) -> DurableGroup:
