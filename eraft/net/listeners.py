@@ -37,19 +37,18 @@ class Listeners:
         options = self._options
         if client is None:
             self.client = options.advertise_client or options.client
+            if not _parse("client", self.client)[1]:
+                raise ConfigError(f"client address {self.client!r}: others must be told a port")
         else:
             self.client = self._bind("client", options.client, options.advertise_client, client)
         self.peer = self._bind("peer", options.peer, options.advertise_peer, peer)
         self.admin = self._bind("admin", options.admin, options.advertise_admin, admin)
 
     def _bind(self, name: str, address: str, advertise: str, factory: Factory) -> str:
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
-        if not host or not port.isdigit() or int(port) > 65535:
-            raise ConfigError(f"{name} address {address!r}: must be host:port")
+        host, port = _parse(name, address)
         try:
             family, kind, protocol, _, target = socket.getaddrinfo(
-                host, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+                host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
             )[0]
             sock = socket.socket(family, kind, protocol)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -80,3 +79,11 @@ class Listeners:
         if not self._servers:
             for sock, _ in self._bound:
                 sock.close()
+
+
+def _parse(name: str, address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{name} address {address!r}: must be host:port")
+    return host, int(port)

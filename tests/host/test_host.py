@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -186,3 +187,13 @@ def test_a_node_that_cannot_start_says_why_and_leaves_its_directory(options):
 
     assert uvloop.run(run()) == 1
     assert uvloop.run(run()) == 2
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1:0", "nowhere", ":6379"])
+def test_an_address_that_others_cannot_use_is_refused(options, client):
+    async def run():
+        async with Host(replace(options, client=client), Words):
+            raise AssertionError("it started")
+
+    with pytest.raises(ConfigError, match="client address"):
+        uvloop.run(run())
