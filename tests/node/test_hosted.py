@@ -52,14 +52,15 @@ class Answers:
         return [type(it) for it in self.found]
 
 
-def founded(conditions: Conditions | None = None) -> World:
-    world = World(conditions=conditions, machine=Sums)
+def founded(conditions: Conditions | None = None, nodes: int = 3) -> World:
+    """The group on nodes 1 to 3, which have the metaserver too."""
+    world = World(nodes, members=3, conditions=conditions, machine=Sums)
     world.until(lambda: world.ready(0))
-    world.until(lambda: all(len(node.table.nodes) == 3 for node in world.nodes.values()))
+    world.until(lambda: all(len(node.table.nodes) == nodes for node in world.nodes.values()))
     world.until(
         lambda: all(it.client for node in world.nodes.values() for it in node.table.nodes.values())
     )
-    assert world.meta(1, "JOIN", str(GID), *map(str, world.ids)).startswith(b"$")
+    assert world.meta(1, "JOIN", str(GID), "1", "2", "3").startswith(b"$")
     world.until(lambda: world.ready(GID))
     return world
 
@@ -186,3 +187,19 @@ def test_after_a_snapshot_the_machine_is_another_one() -> None:
     world.heal()
     world.until(lambda: replica(world, victim).machine is not machine, ticks=1200)
     assert read(world, victim) == count
+
+
+def test_a_replica_is_replaced_and_the_new_one_has_everything() -> None:
+    world = founded(nodes=4)
+    adds = [add(world, world.leader(GID)) for _ in range(10)]
+    world.until(lambda: all(it.found for it in adds))
+    assert world.meta(1, "REPLICAS", str(GID), "ADD", "4", "REMOVE", "2").startswith(b"$")
+    world.until(lambda: GID not in world.nodes[2].replicas, ticks=1200)
+    assert read(world, 4) == 10
+    with pytest.raises(NotLeader, match="does not lead"):
+        replica(world, 2)
+    world.crash(2)
+    world.until(lambda: world.leader(GID) != 0)
+    more = add(world, world.leader(GID))
+    world.until(lambda: bool(more.found))
+    assert more.found == [11]
