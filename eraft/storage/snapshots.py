@@ -45,6 +45,8 @@ _HEADER = struct.Struct("<IIQQB")
 _ROW = struct.Struct("<II")
 _END = struct.Struct("<QI")
 _CURSOR = struct.Struct("<QQI")
+_COUNT_LIMIT = 1 << 62
+"""No snapshot has as many chunks or rows; counting on from here must not overflow its field."""
 
 Rows = list[tuple[bytes, bytes]]
 
@@ -70,6 +72,8 @@ class Cursor:
         if not _CURSOR.size <= len(data) <= _CURSOR.size + 2 * limits.KEY_SIZE_BYTES:
             raise ProtocolError(f"snapshot: a cursor of {len(data)} bytes")
         number, rows, checksum = _CURSOR.unpack_from(data)
+        if max(number, rows) >= _COUNT_LIMIT:
+            raise ProtocolError(f"snapshot: a cursor at chunk {number}, row {rows}")
         return cls(number, rows, checksum, data[_CURSOR.size :])
 
     def after(self, body: bytes, rows: Rows) -> "Cursor":

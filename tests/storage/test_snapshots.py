@@ -312,7 +312,16 @@ def test_rows_of_another_moment_than_the_head_says_are_refused() -> None:
         sink.add(chunks[-1])
 
 
-@pytest.mark.parametrize("data", [b"", b"x" * 10, b"x" * 200_000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"x" * 10,
+        b"x" * 200_000,
+        Cursor(number=1 << 62).encode(),
+        Cursor(number=1, rows=1 << 62).encode(),
+    ],
+)
 def test_malformed_cursors(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="cursor"):
         Cursor.decode(data)
