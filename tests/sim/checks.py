@@ -31,6 +31,7 @@ VALUE = re.compile(rb"<\d+\.\d+>")
 
 _ENTRY = struct.Struct("<IBQ")
 _COMMANDS = int(EntryKind.COMMANDS)
+_CONF_CHANGE = int(EntryKind.CONF_CHANGE)
 _APPEND_REPLY = int(MessageKind.APPEND_REPLY)
 _VOTE = int(MessageKind.VOTE)
 _VOTE_REPLY = int(MessageKind.VOTE_REPLY)
@@ -268,6 +269,26 @@ class Checks:
                 )
             group.terms.append(term)
             before = term
+            if kind == _CONF_CHANGE:
+                self._one_change(gid, group, index, term)
+
+    def _one_change(self, gid: int, group: DurableGroup, index: int, term: int) -> None:
+        """A change waits for the one before it, and for its leader's first commit."""
+        known = self._group(gid)
+        place = index - 1
+        while place > max(known.top, group.base_index):
+            entry = known.entries[place, group.term(place)]
+            if entry[1] == _CONF_CHANGE:
+                raise Violation(
+                    f"one change at a time: group {gid}, entries {place} and {index} change the"
+                    f" configuration, committed is only {known.top}"
+                )
+            place -= 1
+        if index > known.top and group.term(known.top) != term:
+            raise Violation(
+                f"change before the first commit: group {gid}, entry {index} of term {term} changes"
+                f" the configuration, committed is {known.top} of term {group.term(known.top)}"
+            )
 
     def _group(self, gid: int) -> History:
         found = self.groups.get(gid)

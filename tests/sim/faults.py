@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
-from eraft.errors import StorageError
+from eraft.errors import EraftError, StorageError
+from eraft.node.replica import Replica
+from eraft.raft.confchange import Change, ChangeKind, Transition
 from eraft.storage.segments import HEADER_BYTES
 from tests.sim.checks import DocumentedLoss
 from tests.sim.dice import Dice
@@ -59,12 +62,18 @@ class Nemesis:
             self.fail_reads,
             self.step_down,
             self.campaign,
+            self.hand_over,
+            self.reconfigure,
+            self.reconfigure,
             self.destroy,
         ]
         chance = dice.choice((0.25, 0.5, 0.8))
         if world.conditions.retention_bytes < RETENTION_ENOUGH:
-            kinds.remove(self.destroy)  # who is behind may have nobody to catch up from
+            # Who is behind may have nobody to catch up from.
+            kinds = [kind for kind in kinds if kind not in (self.destroy, self.reconfigure)]
         self.kinds = [kind for kind in kinds if dice.random() < chance] or [self.isolate_leader]
+        if self.reconfigure in self.kinds and self.destroy in self.kinds:
+            self.kinds.remove(self.destroy)  # a minority of what are voters just then
         self.gap_us = dice.choice((500_000, 1_500_000, 3_000_000))
         self.longest_us = dice.choice((1_000_000, 4_000_000, 8_000_000))
         world.on_failure = self._failed
@@ -227,8 +236,16 @@ class Nemesis:
         node_id = self._node()
         if node_id in self.world.nodes and node_id not in self.world.paused:
             self._tell(f"node {node_id} is to stop")
-            self.world.stop(node_id)
-            self._for_a_while(self._restart, node_id)
+            with self.world.acting(node_id) as node:
+                node.leads.leave()
+            self.world.later(self.dice.within((0, SECOND_US)), node_id, self._stop, node_id)
+
+    def _stop(self, node_id: int) -> None:
+        if self._over:
+            self.world.nodes[node_id].leads.leaving = False
+            return
+        self.world.stop(node_id)
+        self._for_a_while(self._restart, node_id)
 
     def _restart(self, node_id: int) -> None:
         world = self.world
@@ -285,6 +302,48 @@ class Nemesis:
                 for replica in node.replicas.values():
                     replica.raft.campaign()
                     node.touch(replica)
+
+    # Leaders and members
+
+    def _leading(self) -> tuple[int, Replica] | None:
+        """The leader of a group, if it can act just now."""
+        gid = self.dice.choice(sorted(self.world.checks.groups))
+        node_id = self.world.leader(gid)
+        if not node_id or node_id in self.world.paused:
+            return None
+        return node_id, self.world.nodes[node_id].replicas[gid]
+
+    def hand_over(self) -> None:
+        """A leader lets another replica lead."""
+        found = self._leading()
+        if found is None:
+            return
+        node_id, replica = found
+        heir = self.dice.choice(replica.raft.conf.members)
+        with self.world.acting(node_id) as node, suppress(EraftError):
+            replica.raft.transfer_leadership(heir)
+            self._tell(f"group {replica.gid} is handed over to replica {heir}")
+            node.touch(replica)
+
+    def reconfigure(self) -> None:
+        """Some voters become learners and some learners voters; at least two stay voters."""
+        found = self._leading()
+        if found is None:
+            return
+        node_id, replica = found
+        conf = replica.raft.conf
+        voters = self.dice.sample(conf.members, self.dice.randint(2, len(conf.members)))
+        changes = [
+            Change(ChangeKind.ADD_VOTER if it in voters else ChangeKind.ADD_LEARNER, it)
+            for it in conf.members
+            if (it in voters) != (it in conf.voters)
+        ]
+        transition = self.dice.choice((Transition.AUTO, Transition.JOINT_AUTO))
+        if conf.outgoing or not changes:
+            return
+        with self.world.acting(node_id), suppress(EraftError):
+            replica.propose_conf_change(changes, (), lambda error: None, transition)
+            self._tell(f"group {replica.gid} is to have the voters {sorted(voters)}")
 
     # Clocks
 
