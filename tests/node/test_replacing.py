@@ -138,7 +138,7 @@ def test_a_node_whose_disk_is_gone_is_replaced_while_clients_write(who: str) -> 
     written = len(writer.acknowledged)
     until(world, writer, lambda: len(writer.acknowledged) > written + 10)
     world.tick(20)
-    assert equal(world, 1, *homes) and equal(world, 0, *homes)
+    world.until(lambda: equal(world, 1, *homes) and equal(world, 0, *homes))
     writer.check()
 
 
