@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator
 
-from tests.sim.run import STANDARD, Simulation, simulate
+from tests.sim.run import STANDARD, Simulation, attempt
 from tests.sim.world import World
 
 
@@ -50,14 +50,6 @@ def trace(seed: int) -> int:
         story.append("".join(traceback.format_exception(error, limit=-6)))
     print("\n".join(story))
     return failed
-
-
-def attempt(seed: int) -> tuple[int, str, int]:
-    """Seed, what went wrong if anything did, and the digest."""
-    try:
-        return seed, "", simulate(seed).digest
-    except Exception as error:
-        return seed, f"{type(error).__name__}: {error}", 0
 
 
 def run(seeds: Iterator[int], jobs: int, until_s: float, keep: str) -> int:
