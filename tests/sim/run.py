@@ -217,7 +217,7 @@ class Simulation:
 
         for gid in range(self.profile.groups + 1):
             self._until(lambda it=gid: self._caught_up(it), "all replicas have applied the same")
-            first, *others = self._comparable(gid)
+            first, *others = self.nemesis.good()
             rows = rows_of(world.nodes[first].replicas[gid])
             for node_id in others:
                 found = rows_of(world.nodes[node_id].replicas[gid])
@@ -227,17 +227,9 @@ class Simulation:
                         f"equal replicas: group {gid} on nodes {first} and {node_id}: {differing}"
                     )
 
-    def _comparable(self, gid: int) -> list[int]:
-        """The nodes whose replicas have to become equal: not those that lack compacted entries."""
-        world = self.world
-        good = self.nemesis.good()
-        base = max(world.nodes[node_id].log.groups[gid].base_index for node_id in good)
-        commit = {it: world.nodes[it].replicas[gid].raft.commit for it in good}
-        return [node_id for node_id in good if commit[node_id] >= base]
-
     def _caught_up(self, gid: int) -> bool:
         nodes = self.world.nodes
-        return len({nodes[it].replicas[gid].applied for it in self._comparable(gid)}) == 1
+        return len({nodes[it].replicas[gid].applied for it in self.nemesis.good()}) == 1
 
 
 def rows_of(replica: Replica) -> list[tuple[bytes, bytes]]:
