@@ -15,8 +15,6 @@ from tests.sim.world import World
 
 SECOND_US = 1_000_000
 ROOM = 1 << 40
-RETENTION_ENOUGH = 1 << 30
-"""A log that retains so much lets everybody catch up."""
 
 
 class Nemesis:
@@ -68,9 +66,6 @@ class Nemesis:
             self.destroy,
         ]
         chance = dice.choice((0.25, 0.5, 0.8))
-        if world.conditions.retention_bytes < RETENTION_ENOUGH:
-            # Who is behind may have nobody to catch up from.
-            kinds = [kind for kind in kinds if kind not in (self.destroy, self.reconfigure)]
         self.kinds = [kind for kind in kinds if dice.random() < chance] or [self.isolate_leader]
         if self.reconfigure in self.kinds and self.destroy in self.kinds:
             self.kinds.remove(self.destroy)  # a minority of what are voters just then
