@@ -134,11 +134,11 @@ class ChaosCluster:
 
     def leader(self, gid: int) -> ChaosNode | None:
         """The node that says that it leads the group, in the newest term."""
-        found = [(node.groups().get(gid), node) for node in self.nodes if node.running]
-        leaders = [
-            (group["term"], node.node_id) for group, node in found if group and group["serving"]
-        ]
-        return self.nodes[max(leaders)[1] - 1] if leaders else None
+        found = {node.name: node.groups().get(gid) for node in self.nodes if node.running}
+        terms = {name: group["term"] for name, group in found.items() if group and group["serving"]}
+        return next(
+            (it for it in self.nodes if terms and it.name == max(terms, key=terms.get)), None
+        )
 
     def wait_for_leader(self, gid: int) -> ChaosNode:
         wait_until(lambda: self.leader(gid) is not None, f"group {gid} has a leader")

@@ -16,9 +16,10 @@ from random import Random
 
 from eraft import limits
 from eraft.cli import admin
+from eraft.cli.members import Members
 from tests.chaos.cluster import CLIENTS, ChaosCluster, ChaosNode
 from tests.chaos.fill import VALUE_BYTES, fill
-from tests.cli.local import wait_until
+from tests.cli.local import WAIT_S, wait_until
 from tests.cluster.damage import durable_byte, flipped, tear
 
 LEFT_BEHIND_BYTES = 24 * limits.MIB
@@ -238,6 +239,24 @@ def left_behind(scene: Scene) -> Iterator[None]:
     victim.wait_text(": a snapshot as of entry ", said)
 
 
+@contextmanager
+def replace(scene: Scene) -> Iterator[None]:
+    """The node loses its directory; one with a new id takes its place, by an operator's steps."""
+    victim, nodes = scene.victim, scene.cluster.nodes
+    gone = victim.node_id
+    victim.kill()
+    shutil.rmtree(victim.path)
+    yield
+    victim.node_id = max(node.node_id for node in nodes) + 1
+    victim.format(victim.node_id, {node.node_id: node.peer for node in scene.others})
+    victim.start()
+    members = Members({node.node_id: node.admin for node in nodes}, lambda _: None, WAIT_S)
+    members.wait_registered(victim.node_id)
+    members.move(gone, lambda *_: victim.node_id)
+    members.forget(gone)
+    assert {group["role"] for group in victim.groups().values()} <= {"follower", "leader"}
+
+
 # The network
 
 
@@ -304,6 +323,7 @@ ALL: list[Fault] = [
     flipped_bit,
     wipe,
     left_behind,
+    replace,
     *CUTS,
 ]
 BESIDE_CUTS: list[Fault] = [kill, kill_all, stop, pause, power_cut, power_cut_all, full_disk]
