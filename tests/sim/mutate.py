@@ -126,7 +126,7 @@ def write_table(found: dict[str, Found]) -> None:
     lines = ["| planted bug | breaks | found by | seeds |\n", "|-|-|-|-|\n"]
     for name, mutation in mutations().items():
         it = found.get(name)
-        told = f"{it.check} | {it.seeds}" if it else "not found | "
+        told = f"{it.check} | {it.seeds}" if it else "no seed yet | "
         lines.append(f"| {mutation.what} | {mutation.source} | {told} |\n")
     text = TABLE.read_text()
     before, rest = text.split(TABLE_BEGINS)
