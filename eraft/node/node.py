@@ -400,8 +400,9 @@ class Node:
         group = self.log.groups[gid]
         if index == group.base_index:
             return group.base_term
+        blob, _ = self.log.read(gid, index, index, 0)
         found = entry_log.EntryLog(index - 1)
-        found.extend(index, self.log.read(gid, index, index, 0)[0])
+        found.extend(index, blob)
         return found.last_term
 
     def write_behind(self, rows: ReplicaRows) -> None:
