@@ -27,10 +27,10 @@ from eraft.storage.segments import HEADER_BYTES, HEADER_USED_BYTES
 from eraft.storage.wal import WriteAheadLog, WriteRequest, format_log
 from eraft.types import ConfState, GroupState, HardState
 from tests.storage.conftest import group_state, log_options
+from tests.storage.test_recovery import Image, files_of, image_of
 
 SEGMENT = HEADER_BYTES + 2100
 OPTIONS = {"segment_size_bytes": SEGMENT, "retention_bytes": 2 * SEGMENT}
-Image = dict[str, bytes]
 
 
 def entry(number: int) -> bytes:
@@ -67,20 +67,10 @@ def state_of(log: WriteAheadLog) -> Any:
     return log.position, groups, dict(log.tombstones), log.node
 
 
-def image_of(files: MemoryFiles) -> Image:
-    return {name: files.open(name).pread(1 << 30, 0) for name in files.names()}
-
-
 def recovered(image: Image) -> Any:
     """What comes back of an image, None if it is refused."""
-    files = MemoryFiles()
-    for name, data in image.items():
-        file = files.create("new")
-        file.pwrite(data, 0)
-        file.sync()
-        files.publish("new", name)
     try:
-        return state_of(WriteAheadLog.open(files, log_options(seed=77, **OPTIONS)))
+        return state_of(WriteAheadLog.open(files_of(image), log_options(seed=77, **OPTIONS)))
     except LogCorrupt:
         return None
 
