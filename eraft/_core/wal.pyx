@@ -19,8 +19,8 @@ from libc.string cimport memcpy, memset
 from eraft.errors import InvariantViolation, StorageError
 
 __all__ = [
-    "BAD_BODY", "BAD_HEADER", "BAD_ITEMS", "CHECKPOINT", "COMPACT", "EMPTY", "ENTRIES",
-    "GROUP_STATE", "HARD_STATE", "IMPL", "ITEM_HEADER_BYTES", "NODE", "QUEUE_REQUESTS",
+    "BAD_BODY", "BAD_HEADER", "BAD_ITEMS", "CHECKPOINT", "COMPACT", "COPY", "EMPTY",
+    "ENTRIES", "GROUP_STATE", "HARD_STATE", "IMPL", "ITEM_HEADER_BYTES", "NODE", "QUEUE_REQUESTS",
     "RECORD_ALIGN_BYTES", "RECORD_HEADER_BYTES", "SALT_OFFSET", "TOMBSTONE", "TRACED", "VALID",
     "LogWriter", "encode_record", "record_size", "scan",
 ]
@@ -37,6 +37,7 @@ NODE = 4
 CHECKPOINT = 5
 COMPACT = 6
 TOMBSTONE = 7
+COPY = 8
 
 cdef enum:
     _VALID = 0

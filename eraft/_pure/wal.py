@@ -29,6 +29,7 @@ __all__ = [
     "BAD_ITEMS",
     "CHECKPOINT",
     "COMPACT",
+    "COPY",
     "EMPTY",
     "ENTRIES",
     "GROUP_STATE",
@@ -64,6 +65,8 @@ COMPACT = 6
 """The item's first index is the group's new base, of the term in the payload."""
 TOMBSTONE = 7
 """The group's replica ids up to the item's first index never come back on this node."""
+COPY = 8
+"""Entries of the group's log once more, from the item's first index on, and nothing behind them."""
 
 VALID = 0
 EMPTY = 1

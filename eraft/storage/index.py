@@ -28,13 +28,17 @@ ROW_DISTANCE_BYTES = 1 * limits.MIB
 
 
 class Row(NamedTuple):
-    """Entries `first_index` to `last_index` begin in that item of that record."""
+    """Entries `first_index` to `last_index` begin in that item of that record.
+
+    They have at most `size_bytes`, less where some were superseded.
+    """
 
     first_index: int
     last_index: int
     sequence: int
     offset: int
     item: int
+    size_bytes: int
 
 
 class GroupIndex:
@@ -42,16 +46,20 @@ class GroupIndex:
 
     A row tells the item of a record with which the entries from some index on
     begin; they go on in the items after it, in the same segment, up to the
-    next row's. Where entries replace others a row begins: between two rows nothing
-    is superseded.
+    row's last one. Where entries replace others a row begins: between two rows
+    nothing is superseded. A copy, which takes the place of older rows, is one
+    row and one item.
 
-    While the log is read from a later segment on, the entries up to
-    `missing_to` have not been seen; in the end they must be compacted ones.
+    The rows are in the order of their indexes, one behind the other. Only
+    while the log is read from a later segment on, entries are missing; in the
+    end they must be compacted, or there as copies.
     """
 
     __slots__ = (
+        "_copied",
         "_firsts",
         "_items",
+        "_lasts",
         "_offsets",
         "_sequences",
         "_sizes",
@@ -59,7 +67,6 @@ class GroupIndex:
         "base_term",
         "hard_state",
         "last_index",
-        "missing_to",
         "released",
         "state",
     )
@@ -70,14 +77,15 @@ class GroupIndex:
         self.base_index = state.base_index
         self.base_term = state.base_term
         self.last_index = max(state.base_index, last_index)
-        self.missing_to = self.last_index
         self.released: int | None = None
         """The group itself needs no entry up to here any more; None as long as it has not said."""
         self._firsts = array("Q")
+        self._lasts = array("Q")
         self._sequences = array("Q")
         self._offsets = array("Q")
         self._items = array("I")
         self._sizes = array("Q")
+        self._copied = array("B")
 
     @property
     def log_bytes(self) -> int:
@@ -87,12 +95,22 @@ class GroupIndex:
     @property
     def first_sequence(self) -> int | None:
         """Sequence of the oldest segment that has an entry which counts, None without entries."""
-        return self._sequences[0] if self._sequences else None
+        return min(self._sequences, default=None)
 
     @property
     def rows(self) -> int:
         """Rows of the index."""
         return len(self._firsts)
+
+    @property
+    def missing(self) -> tuple[int, int] | None:
+        """First and last index of the first entries that are not there, None if all are."""
+        end = self.base_index
+        for first, last in zip(self._firsts, self._lasts, strict=True):
+            if first > end + 1:
+                return end + 1, first - 1
+            end = last
+        return (end + 1, self.last_index) if end < self.last_index else None
 
     def add(self, first_index: int, entries: bytes, sequence: int, offset: int, item: int) -> None:
         """Note that an item of the record at `offset` of a segment holds entries.
@@ -107,27 +125,49 @@ class GroupIndex:
                 f"log of group {self.state.gid}: {count} entries from index {first_index} on do "
                 f"not fit the log of {self.base_index + 1}..{self.last_index}"
             )
-        if first_index <= self.last_index:
-            keep = bisect_left(self._firsts, first_index)
-            for column in self._columns():
-                del column[keep:]
-            self.missing_to = min(self.missing_to, first_index - 1)
-            begin = True
-        else:
-            begin = (
-                not self._firsts
-                or self._sequences[-1] != sequence
-                or self._sizes[-1] >= ROW_ENTRIES_BYTES
-                or offset - self._offsets[-1] >= ROW_DISTANCE_BYTES
-            )
-        if begin:
-            self._firsts.append(first_index)
-            self._sequences.append(sequence)
-            self._offsets.append(offset)
-            self._items.append(item)
-            self._sizes.append(0)
         self.last_index = first_index + count - 1
-        self._sizes[-1] += len(entries)
+        keep = bisect_left(self._firsts, first_index)
+        if keep and self._lasts[keep - 1] >= first_index:
+            self._lasts[keep - 1] = first_index - 1
+        elif (
+            keep == len(self._firsts) > 0
+            and self._lasts[-1] == first_index - 1
+            and self._sequences[-1] == sequence
+            and self._sizes[-1] < ROW_ENTRIES_BYTES
+            and offset - self._offsets[-1] < ROW_DISTANCE_BYTES
+            and not self._copied[-1]
+        ):
+            self._lasts[-1] = self.last_index
+            self._sizes[-1] += len(entries)
+            return
+        for column in self._columns():
+            del column[keep:]
+        self._insert(keep, first_index, self.last_index, sequence, offset, item, len(entries), 0)
+
+    def add_copy(
+        self, first_index: int, entries: bytes, sequence: int, offset: int, item: int
+    ) -> None:
+        """Note that an item holds entries once more; where they were before does not count.
+
+        Raises:
+            InvariantViolation: it is not the whole of some rows, or of what is missing.
+            ProtocolError: they are malformed.
+        """
+        last_index = first_index + entry_log.check_entries(entries) - 1
+        start = bisect_left(self._lasts, first_index)
+        end = bisect_right(self._firsts, last_index)
+        if (
+            not self.base_index < first_index <= last_index <= self.last_index
+            or (start < end and max(self._firsts[start], self.base_index + 1) < first_index)
+            or (start < end and self._lasts[end - 1] > last_index)
+        ):
+            raise InvariantViolation(
+                f"log of group {self.state.gid}: the copy of entries {first_index} to "
+                f"{last_index} does not fit the log of {self.base_index + 1}..{self.last_index}"
+            )
+        for column in self._columns():
+            del column[start:end]
+        self._insert(start, first_index, last_index, sequence, offset, item, len(entries), 1)
 
     def compact(self, index: int, term: int) -> None:
         """Make entry `index`, of that term, the base.
@@ -140,24 +180,25 @@ class GroupIndex:
                 f"log of group {self.state.gid}: compaction to {index} does not fit the log of "
                 f"{self.base_index + 1}..{self.last_index}"
             )
-        gone = bisect_right(self._firsts, index + 1) - 1
-        if index == self.last_index:
-            gone = len(self._firsts)
-        if gone > 0:
-            for column in self._columns():
-                del column[:gone]
+        gone = bisect_right(self._lasts, index)
+        for column in self._columns():
+            del column[:gone]
         self.base_index, self.base_term = index, term
 
-    def last_before(self, sequence: int) -> int:
-        """Return the last entry that lies in a segment before that one, 0 if there is none."""
-        row = bisect_left(self._sequences, sequence)
-        if not row:
-            return 0
-        return self._firsts[row] - 1 if row < len(self._firsts) else self.last_index
+    def old_rows(self, sequence: int) -> list[Row]:
+        """Return the rows in segments before that one, in the order of their indexes."""
+        return [self._row(at) for at, found in enumerate(self._sequences) if found < sequence]
 
-    def bytes_from(self, index: int) -> int:
-        """Return about how many bytes the entries from `index` on have, not less than it is."""
-        return sum(self._sizes[max(bisect_right(self._firsts, index) - 1, 0) :])
+    def pinned_bytes(self, sequence: int) -> int:
+        """Return about how many bytes of entries that are not released lie in old segments.
+
+        Before that one, that is, or would if they had not been copied.
+        """
+        first = bisect_right(self._lasts, self.released or 0)
+        places = range(first, len(self._lasts))
+        return sum(
+            self._sizes[at] for at in places if self._copied[at] or self._sequences[at] < sequence
+        )
 
     def current_state(self) -> GroupState:
         """Return the group's state with its hard state and base as they are now."""
@@ -167,9 +208,6 @@ class GroupIndex:
             base_index=self.base_index,
             base_term=self.base_term,
         )
-
-    def _columns(self) -> tuple["array[int]", ...]:
-        return self._firsts, self._sequences, self._offsets, self._items, self._sizes
 
     def find(self, index: int) -> Row:
         """Return the row that holds the entry.
@@ -188,10 +226,31 @@ class GroupIndex:
                 f"log of group {self.state.gid}: entry {index} is beyond the last one, "
                 f"{self.last_index}"
             )
-        row = bisect_right(self._firsts, index) - 1
-        last = self._firsts[row + 1] - 1 if row + 1 < len(self._firsts) else self.last_index
+        return self._row(bisect_left(self._lasts, index))
+
+    def _row(self, at: int) -> Row:
         return Row(
-            self._firsts[row], last, self._sequences[row], self._offsets[row], self._items[row]
+            self._firsts[at],
+            self._lasts[at],
+            self._sequences[at],
+            self._offsets[at],
+            self._items[at],
+            self._sizes[at],
+        )
+
+    def _insert(self, at: int, *row: int) -> None:
+        for column, value in zip(self._columns(), row, strict=True):
+            column.insert(at, value)
+
+    def _columns(self) -> tuple["array[int]", ...]:
+        return (
+            self._firsts,
+            self._lasts,
+            self._sequences,
+            self._offsets,
+            self._items,
+            self._sizes,
+            self._copied,
         )
 
 
@@ -217,10 +276,11 @@ class LogIndex:
     def check_complete(self) -> None:
         """After reading: raise LogCorrupt if entries are missing that were not compacted."""
         for gid, group in self.groups.items():
-            if group.missing_to > group.base_index:
+            missing = group.missing
+            if missing is not None:
                 raise LogCorrupt(
-                    f"log of group {gid}: the segments with the entries {group.base_index + 1} to "
-                    f"{group.missing_to} are gone, but they were not compacted"
+                    f"log of group {gid}: the segments with the entries {missing[0]} to "
+                    f"{missing[1]} are gone, but they were not compacted"
                 )
 
     def add(self, items: Sequence[Item], sequence: int, offset: int) -> None:
@@ -247,6 +307,8 @@ class LogIndex:
                 raise InvariantViolation(f"log: item of group {gid}, which was never founded")
             if kind == codec.ENTRIES:
                 group.add(first_index, payload, sequence, offset, item)
+            elif kind == codec.COPY:
+                group.add_copy(first_index, payload, sequence, offset, item)
             elif kind == codec.HARD_STATE:
                 group.hard_state = decode_hard_state(payload)
             elif kind == codec.COMPACT:

@@ -33,6 +33,11 @@ def entries_item(gid: int, first_index: int, entries: bytes) -> Item:
     return gid, codec.ENTRIES, first_index, entries
 
 
+def copy_item(gid: int, first_index: int, entries: bytes) -> Item:
+    """Return the item that has entries of the group's log, in place of where they were before."""
+    return gid, codec.COPY, first_index, entries
+
+
 def node_item(payload: bytes) -> Item:
     """Return the item that replaces what the node keeps for itself."""
     return 0, codec.NODE, 0, payload

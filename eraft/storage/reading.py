@@ -57,9 +57,11 @@ def _read_row(segment: Segment, gid: int, row: Row, last_index: int) -> entry_lo
     """
     run = entry_log.EntryLog(row.first_index - 1)
     skip = row.item
+    row_kind = None
     for items in _records(segment, row.offset):
         for item_gid, kind, item_first, payload in items[skip:]:
-            if item_gid == gid and kind == codec.ENTRIES:
+            row_kind = row_kind or kind
+            if item_gid == gid and kind == row_kind:
                 run.extend(item_first, payload)
                 if run.last_index >= last_index:
                     return run

@@ -9,16 +9,18 @@ records, so recovery knows it, and a segment is free only once they are durable.
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 from eraft import limits
 from eraft._impl import log as entry_log
-from eraft.storage.index import GroupIndex, LogIndex
-from eraft.storage.items import Item, compact_item, entries_item, group_state_item
+from eraft.storage.index import GroupIndex, LogIndex, Row
+from eraft.storage.items import Item, compact_item, copy_item
 from eraft.storage.segments import Segment
 
 Read = Callable[[int, int, int, int], tuple[bytes, int]]
 """`WriteAheadLog.read`."""
+
+WHOLE = 1 << 62
+"""As a limit of bytes: none."""
 
 _logger = logging.getLogger(__name__)
 
@@ -48,46 +50,72 @@ def first_needed(index: LogIndex, newest: int) -> int:
     return needed
 
 
-def compaction(index: LogIndex, first: int, read: Read, *, move: bool) -> list[Item]:
-    """Return the items after which nothing in a segment before `first` counts any more.
+def compaction(
+    index: LogIndex, first: int, read: Read, allowed_bytes: int, *, move: bool
+) -> tuple[list[Item], bool]:
+    """Return items so that nothing in a segment before `first` counts any more, and if more follow.
 
-    A group that did not release what it has there pins it. With `move` the
-    group's state and remaining entries are among the items, in place of all
-    that was logged of it; else it is left alone, since a busy group will
-    release soon.
+    A group that did not release what it has there pins it. With `move` those
+    entries are copied, and so lie in the newest segment; else they stay, since
+    a busy group will release soon. So do those of groups with which all copies
+    would have more than `allowed_bytes`.
+
+    What is read for one call is at most `limits.COMPACTION_SLICE_BYTES`, but
+    one row of the index. It is complete by itself: the next call, with the items
+    noted in the index, goes on.
     """
     items: list[Item] = []
-    budget_bytes = limits.REWRITE_BYTES
-    for gid, group in index.groups.items():
-        last = group.last_before(first)
-        if not last or group.released is None:
+    budget_bytes = limits.COMPACTION_SLICE_BYTES
+    pinning: list[GroupIndex] = []
+    for group in index.groups.values():
+        if group.released is None:
             continue
-        if last <= group.released:
-            items.append(compact_item(gid, last, _term(group, last, read)))
-        elif move:
-            moved, size_bytes = _moved(group, budget_bytes, read)
-            budget_bytes -= size_bytes
-            items += moved
-    return items
-
-
-def _moved(group: GroupIndex, limit_bytes: int, read: Read) -> tuple[list[Item], int]:
-    """Return the items that replace all that was logged of a group, none beyond the limit."""
-    gid = group.state.gid
-    base = max(group.released or 0, group.base_index)
-    if group.bytes_from(base + 1) > limit_bytes:
+        pinned_bytes = group.pinned_bytes(first) if move else 0
+        moves = move and pinned_bytes <= allowed_bytes
+        if moves:
+            allowed_bytes -= pinned_bytes
+        rows = group.old_rows(first)
+        if rows and budget_bytes <= 0:
+            return items, True
+        if rows:
+            last = max(min(rows[-1].last_index, group.released), group.base_index)
+            if last > group.base_index and (moves or last >= rows[0].last_index):
+                items.append(compact_item(group.state.gid, last, _term(group, last, read)))
+                budget_bytes -= group.find(last).size_bytes
+            rows = [row for row in rows if row.last_index > last]
+            while moves and rows and budget_bytes > 0:
+                items.append(_copy(group, last + 1, rows, budget_bytes, read))
+                budget_bytes -= len(items[-1][3])
+        if rows and moves:
+            return items, True
+        if rows and move:
+            pinning.append(group)
+    for group in pinning:
         _logger.warning(
-            "group %d: entries %d to %d are not applied and keep old segments of the log: "
-            "more than %d bytes to move",
-            gid,
-            base + 1,
+            "group %d: entries %d to %d are not applied and keep old segments of the log, "
+            "%d MiB are too much to copy",
+            group.state.gid,
+            (group.released or 0) + 1,
             group.last_index,
-            limit_bytes,
+            group.pinned_bytes(first) // limits.MIB,
         )
-        return [], 0
-    blob, _ = read(gid, base + 1, group.last_index, limit_bytes)
-    state = replace(group.current_state(), base_index=base, base_term=_term(group, base, read))
-    return [group_state_item(state), entries_item(gid, base + 1, blob)], len(blob)
+    return items, False
+
+
+def _copy(
+    group: GroupIndex, first_index: int, rows: list[Row], limit_bytes: int, read: Read
+) -> Item:
+    """Take rows that follow each other, up to the limit or one, and return their copy."""
+    row = rows.pop(0)
+    first_index = max(first_index, row.first_index)
+    last_index = row.last_index
+    limit_bytes -= row.size_bytes
+    while rows and rows[0].first_index == last_index + 1 and rows[0].size_bytes <= limit_bytes:
+        row = rows.pop(0)
+        last_index = row.last_index
+        limit_bytes -= row.size_bytes
+    gid = group.state.gid
+    return copy_item(gid, first_index, read(gid, first_index, last_index, WHOLE)[0])
 
 
 def _term(group: GroupIndex, index: int, read: Read) -> int:

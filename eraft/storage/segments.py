@@ -102,11 +102,25 @@ class Preparation:
         It may be run again after an error.
 
         Raises:
-            OSError: the disk is full or fails; nothing of the name is there.
+            OSError: the disk is full or fails; of the temporary name nothing
+                is there, if that could still be removed.
         """
-        for name in self.removed:
-            with contextlib.suppress(FileNotFoundError):
-                files.remove(name)
+        try:
+            for name in self.removed:
+                with contextlib.suppress(FileNotFoundError):
+                    files.remove(name)
+            self._fill(files)
+            if self.replaces:
+                files.rename(self.temporary, self.name)
+            else:
+                files.publish(self.temporary, self.name)
+        except OSError:
+            with contextlib.suppress(OSError):
+                files.remove(self.temporary)
+            raise
+
+    def _fill(self, files: Files) -> None:
+        """Make the file under its temporary name."""
         recycled = False
         if self.recycled:
             with contextlib.suppress(FileNotFoundError):
@@ -122,15 +136,8 @@ class Preparation:
                 file.sync()
                 done = end
             file.sync()
-        except OSError:
+        finally:
             file.close()
-            files.remove(self.temporary)
-            raise
-        file.close()
-        if self.replaces:
-            files.rename(self.temporary, self.name)
-        else:
-            files.publish(self.temporary, self.name)
 
 
 def segment_name(sequence: int) -> str:

@@ -333,7 +333,7 @@ class WriteAheadLog:
         """Note that `preparation.run` failed; `retry_preparation` lets it be tried again."""
         self._preparing = False
         self._retry_awaited = True
-        self._leftover += [*preparation.removed, preparation.recycled]
+        self._leftover += [*preparation.removed, preparation.recycled, preparation.temporary]
         if not self._failing:
             _logger.error("log segment %s cannot be prepared: %s", preparation.name, error)
         self._failing = True
@@ -364,10 +364,16 @@ class WriteAheadLog:
             self._spare.file.close()
 
     def _compaction(self) -> list[Item]:
-        """Return the items that free the segments beyond the retention, as far as possible."""
+        """Return the next items that free the segments beyond the retention, if it is possible."""
         first = first_retained(self._segments, self.options.retention_bytes)
-        items = compaction(self._index, first, self.read, move=self._move_due)
-        self._compact_due = self._move_due = False
+        items, self._compact_due = compaction(
+            self._index,
+            first,
+            self.read,
+            self.options.retention_bytes // limits.COPIED_SHARE,
+            move=self._move_due,
+        )
+        self._move_due = self._move_due and self._compact_due
         self._retire_due = self._retire_due or bool(items)
         return items
 

@@ -1,5 +1,6 @@
 """What the log lets go of: compaction, retention, recycling, quiet and removed groups."""
 
+import errno
 import logging
 import random
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from eraft._impl import wal as codec
 from eraft.errors import InvariantViolation, LogCompacted, LogCorrupt
 from eraft.storage.items import (
     compact_item,
+    copy_item,
     entries_item,
     group_state_item,
     hard_state_item,
@@ -178,19 +180,111 @@ def test_a_busy_group_that_is_behind_is_not_moved(new_log: NewLog) -> None:
     assert log.appended_bytes - size < 200 * 340, "its entries were written again"
 
 
-def test_what_is_too_much_to_move_stays(
+def test_what_is_too_much_to_copy_stays(
     new_log: NewLog, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(limits, "REWRITE_BYTES", 1000)
+    monkeypatch.setattr(limits, "COPIED_SHARE", RETAINED * SEGMENT // 1000)
     files, log = new_log(log_options(**OPTIONS))
     for number in range(1, 11):
-        carry_out(log, log.append([entries_item(2, number, entry(number))]))
+        carry_out(log, log.append([entries_item(2, number, entry(number, 900))]))
     fill(log, files, 1, 200, quiet=3)
-    assert segment_name(1) in files.names()
+    assert log.groups[2].first_sequence == 2
     assert "group 2: entries 4 to 10 are not applied and keep old segments" in caplog.text
     assert log.read(2, 4, 10, 1 << 30)[1] == 10
     fill(log, files, 201, 300, quiet=10)
     assert segment_name(1) not in files.names()
+
+
+def test_the_copies_of_all_groups_are_limited_together(
+    new_log: NewLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is copied counts for as long as it is needed, or two groups would take turns."""
+    monkeypatch.setattr(limits, "COPIED_SHARE", 1)
+    files, log = new_log(log_options(**OPTIONS))
+    size = (RETAINED - 2) * SEGMENT // 10
+    for gid in (1, 2):
+        for number in range(1, 11):
+            carry_out(log, log.append([entries_item(gid, number, entry(number, size))]))
+    carry_out(log, log.append([group_state_item(group_state(3))]))
+    for number in range(1, 400):
+        carry_out(log, log.append([entries_item(3, number, entry(number))]))
+        if number % 5 == 0:
+            log.release([(1, 1, 0), (2, 1, 0), (3, 1, number)])
+        prepare(log, files)
+    assert log.groups[1].first_sequence > 10
+    assert log.groups[2].first_sequence < 10
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_what_is_copied_for_one_record_is_limited(
+    new_log: NewLog, monkeypatch: pytest.MonkeyPatch, busy: bool
+) -> None:
+    """However much a group has in the segments that are to go; each slice is durable by itself."""
+    monkeypatch.setattr(limits, "COMPACTION_SLICE_BYTES", 2000)
+    retention = 40 * SEGMENT
+    files, log = new_log(log_options(segment_size_bytes=SEGMENT, retention_bytes=retention))
+    stuck = [entry(number, 900) for number in range(1, 41)]
+    for number, blob in enumerate(stuck, 1):
+        carry_out(log, log.append([entries_item(2, number, blob)]))
+        prepare(log, files)
+    for number in range(1, 500):
+        carry_out(log, log.append([entries_item(1, number, entry(number))]))
+        prepare(log, files)
+    log.release([(1, 1, 499), (2, 1, 4)])
+    slices = 0
+    while log.groups[2].first_sequence < 30:
+        before = log.appended_bytes
+        items = [entries_item(1, 500 + slices, entry(500))] if busy else [node_item(b"idle")]
+        carry_out(log, log.append(items))
+        prepare(log, files)
+        slices += 1
+        assert log.appended_bytes - before < 2 * SEGMENT
+        again = WriteAheadLog.open(files, log_options(seed=7))
+        for one in (log, again):
+            base = one.groups[2].base_index
+            assert one.read(2, base + 1, 40, 1 << 30) == (b"".join(stuck[base:]), 40)
+            assert one.load(2, 4, 1).last_index == 40
+    assert slices >= 9, "one row of the index at a time"
+    for _ in range(20):
+        carry_out(log, log.append([node_item(bytes(3000))]))
+        prepare(log, files)
+    assert log.segments <= 40 + 4
+
+
+def test_entries_behind_and_in_place_of_copies(new_log: NewLog) -> None:
+    files, log = new_log(log_options(**OPTIONS))
+    blobs = [entry(number) for number in range(1, 11)]
+    carry_out(log, log.append([entries_item(2, 1, b"".join(blobs))]))
+    fill(log, files, 1, 200, quiet=3)
+    assert log.groups[2].first_sequence > 1, "it was copied"
+    new = entry(70)
+    for first in (11, 8, 5):
+        carry_out(log, log.append([entries_item(2, first, new)]))
+        blobs = [*blobs[: first - 1], new]
+        for one in (log, reopened(files)):
+            assert one.read(2, 4, first, 1 << 30) == (b"".join(blobs[3:]), first)
+
+
+@pytest.mark.parametrize(
+    ("first", "count", "fits"),
+    [(1, 10, True), (1, 20, True), (11, 10, True), (1, 9, False), (2, 9, False), (11, 11, False)],
+)
+def test_a_copy_is_the_whole_of_what_it_replaces(
+    new_log: NewLog, first: int, count: int, fits: bool
+) -> None:
+    _, log = new_log(log_options(**OPTIONS))
+    for number in (1, 11):
+        blob = b"".join(entry(it, 900) for it in range(number, number + 10))
+        carry_out(log, log.append([entries_item(2, number, blob)]))
+    assert log.groups[2].rows == 2
+    item = copy_item(2, first, b"".join(entry(it, 900) for it in range(first, first + count)))
+    if not fits:
+        with pytest.raises(InvariantViolation, match="the copy of entries .* does not fit the log"):
+            log.append([item])
+        return
+    carry_out(log, log.append([item]))
+    blob = b"".join(entry(it, 900) for it in range(1, 21))
+    assert log.read(2, 1, 20, 1 << 30) == (blob, 20)
 
 
 def test_a_removed_replica_never_comes_back(new_log: NewLog) -> None:
@@ -307,6 +401,53 @@ def test_a_crash_between_any_two_steps_of_recycling(new_log: NewLog, changes: in
         assert len(files.names()) == again.segments
 
 
+class Unsynced:
+    """Files whose directory cannot be synced, from the n-th change on; the change is there."""
+
+    def __init__(self, files: MemoryFiles, changes: int) -> None:
+        self._files = files
+        self._left = changes
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._files, name)
+
+        def call(*args: Any) -> Any:
+            found = method(*args)
+            if name in ("rename", "remove", "publish"):
+                if not self._left:
+                    raise OSError(errno.EIO, "test")
+                self._left -= 1
+            return found
+
+        return call
+
+
+@pytest.mark.parametrize("changes", range(8))
+def test_a_directory_that_cannot_be_synced_leaves_nothing_behind(
+    new_log: NewLog, changes: int
+) -> None:
+    files, log = new_log(log_options(**OPTIONS))
+    fill(log, files, 1, 300, every=0)
+    log.release([(1, 1, 300)])
+    failed = 0
+    for number in range(301, 700):
+        carry_out(log, log.append([entries_item(1, number, entry(number))]))
+        for preparation in log.preparations():
+            try:
+                preparation.run(Unsynced(files, changes))  # type: ignore[arg-type]
+                log.prepared(preparation)
+            except OSError as error:
+                failed += 1
+                log.prepare_failed(preparation, error)
+                log.retry_preparation()
+                prepare(log, files)
+    assert failed
+    fill(log, files, 700, 750)
+    assert sum(name.endswith(".tmp") for name in files.names()) == 0
+    assert len(files.names()) == log.segments <= RETAINED + 4
+    assert reopened(files).groups[1].last_index == 750
+
+
 def test_preparations_that_fail_are_logged_once(
     new_log: NewLog, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -325,9 +466,13 @@ def test_preparations_that_fail_are_logged_once(
 
 
 @pytest.mark.parametrize("seed", range(60))
-def test_random_lives_with_compaction_and_power_cuts(seed: int) -> None:
+def test_random_lives_with_compaction_and_power_cuts(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The log is always what it was at some record not before the last reported one."""
     rng = random.Random(seed)
+    monkeypatch.setattr(limits, "COPIED_SHARE", rng.choice((1, 4)))
+    monkeypatch.setattr(limits, "COMPACTION_SLICE_BYTES", rng.choice((1, 300, 2000, 1 << 30)))
     segment = HEADER_BYTES + rng.randint(1200, 4000)
     options = LogOptions(
         STORE_ID, segment, rng.randint(1, 5) * segment, random_u64=lambda: rng.getrandbits(64)
@@ -389,7 +534,7 @@ def test_random_lives_with_compaction_and_power_cuts(seed: int) -> None:
 
 
 def test_kinds_of_items_are_what_the_documents_say() -> None:
-    assert (codec.CHECKPOINT, codec.COMPACT, codec.TOMBSTONE) == (5, 6, 7)
+    assert (codec.CHECKPOINT, codec.COMPACT, codec.TOMBSTONE, codec.COPY) == (5, 6, 7, 8)
 
 
 def switch(log: WriteAheadLog, files: MemoryFiles, number: int) -> tuple[int, WriteRequest]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from eraft import limits
 from eraft._impl import log as entry_log
 from eraft.storage.files import File, Files
 from eraft.storage.items import (
@@ -262,9 +263,12 @@ class Lives:
 
 
 @pytest.mark.parametrize("first_seed", range(0, 250, SEEDS_A_TEST))
-def test_power_cuts_between_any_two_steps(first_seed: int) -> None:
+def test_power_cuts_between_any_two_steps(first_seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "COPIED_SHARE", 1)
     for seed in range(first_seed, first_seed + SEEDS_A_TEST):
         lives = Lives(seed)
+        slice_bytes = lives.rng.choice((1, 500, 2000, 1 << 30))
+        monkeypatch.setattr(limits, "COMPACTION_SLICE_BYTES", slice_bytes)
         for _ in range(8):
             lives.live()
         lives.open(lives.files)
