@@ -157,6 +157,7 @@ class Groups:
             except StoreStalled:
                 return
             self._doomed.pop()
+            self._node.flushing.want()  # only then the room on disk is given back
 
     def _create(
         self,

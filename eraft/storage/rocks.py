@@ -27,8 +27,22 @@ BLOOM_BITS_PER_KEY = 10
 OPEN_FILES = 256
 COMPRESSION = (DBCompressionType.none(),) * 2 + (DBCompressionType.lz4(),) * 5
 """By level: what is written often stays as it is, LZ4 doubled the time of a bulk load."""
-INFO_LOG_BYTES = 1 * limits.MIB
 INFO_LOG_FILES = 2
+
+# What bounds the room on disk, in write buffers. A level below the first has a key once at most. So
+# what counts is how far the first one grows, how much compactions leave to be done, and what
+# one of them has twice while it runs.
+LEVEL0_COMPACTION = 4
+LEVEL0_STALL = 12
+LEVEL1 = 16
+TABLE_FILE = 4
+COMPACTION = 16
+COMPACTION_DEBT = 512
+MANIFEST = 1 / 4
+"""RocksDB's own journal of its files, which would grow to 1 GiB."""
+INFO_LOG = 1 / 16
+ROOM_BESIDE_ROWS = 48
+"""All that a database takes beside three times its rows, whatever is overwritten how often."""
 
 _STALL = "Write stall"
 _PROPERTIES = {
@@ -131,8 +145,11 @@ class RocksStore:
     write may be there or not once the database is opened again.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, write_buffer_bytes: int = WRITE_BUFFER_BYTES) -> None:
         """Open the database in directory `path`, made if it is not there.
+
+        It takes three times the room of its rows and ROOM_BESIDE_ROWS of
+        `write_buffer_bytes` at most. An open snapshot keeps what it sees beside that.
 
         Raises:
             StorageError: it is locked by a process, damaged, not writable, or the disk is full.
@@ -143,7 +160,7 @@ class RocksStore:
         self._blocks = Cache(BLOCK_CACHE_BYTES)
         self._cache = RowCache()
         try:
-            self._database = Rdict(path, _options(self._blocks))
+            self._database = Rdict(path, _options(self._blocks, write_buffer_bytes))
         except Exception as error:
             raise StorageError(f"{path}: {_open_error(str(error))}") from error
         options = WriteOptions()
@@ -259,8 +276,8 @@ class RocksStore:
             raise StorageError(f"{self.path}: cannot close: {error}") from error
 
 
-def _options(cache: Cache) -> Options:
-    """Return the settings of the database: little memory, no surprises."""
+def _options(cache: Cache, write_buffer_bytes: int) -> Options:
+    """Return the settings of the database: little memory, bounded room on disk."""
     table = BlockBasedOptions()
     table.set_block_cache(cache)
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, False)
@@ -269,12 +286,23 @@ def _options(cache: Cache) -> Options:
     options = Options(raw_mode=True)
     options.create_if_missing(True)
     options.set_block_based_table_factory(table)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_write_buffer_size(write_buffer_bytes)
     options.set_max_write_buffer_number(WRITE_BUFFERS)
+    # Most of the rows are in the last level then, whatever their number.
+    options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_level_zero_file_num_compaction_trigger(LEVEL0_COMPACTION)
+    options.set_level_zero_slowdown_writes_trigger(LEVEL0_STALL)
+    options.set_level_zero_stop_writes_trigger(LEVEL0_STALL)
+    options.set_max_bytes_for_level_base(LEVEL1 * write_buffer_bytes)
+    options.set_target_file_size_base(TABLE_FILE * write_buffer_bytes)
+    options.set_max_compaction_bytes(COMPACTION * write_buffer_bytes)
+    options.set_soft_pending_compaction_bytes_limit(COMPACTION_DEBT * write_buffer_bytes)
+    options.set_hard_pending_compaction_bytes_limit(COMPACTION_DEBT * write_buffer_bytes)
+    options.set_max_manifest_file_size(int(MANIFEST * write_buffer_bytes))
     options.set_num_levels(len(COMPRESSION))
     options.set_compression_per_level(list(COMPRESSION))
     options.set_max_open_files(OPEN_FILES)
-    options.set_max_log_file_size(INFO_LOG_BYTES)
+    options.set_max_log_file_size(int(INFO_LOG * write_buffer_bytes))
     options.set_keep_log_file_num(INFO_LOG_FILES)
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)

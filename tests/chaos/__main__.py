@@ -23,6 +23,7 @@ KNOWN = {fault.__name__: fault for fault in faults.ALL}
 LONG_S = 600.0
 GAPS = 20
 RESTART_MIB = 1024
+DISK_MIB, DISK_ROUNDS = 256, 8
 
 
 def new_seed() -> int:
@@ -72,6 +73,10 @@ def parse() -> argparse.Namespace:
     restart = parts.add_parser("restart", help="time to serve after all nodes were killed")
     restart.add_argument("--mib", type=int, default=RESTART_MIB, help="data, in values of 1 KiB")
     restart.set_defaults(function=show_restart)
+    disk = parts.add_parser("disk", help="room that a node takes while keys are overwritten")
+    disk.add_argument("--mib", type=int, default=DISK_MIB, help="data, in values of 1 KiB")
+    disk.add_argument("--rounds", type=int, default=DISK_ROUNDS, help="how often it is overwritten")
+    disk.set_defaults(function=show_disk_use)
     everything = parts.add_parser("all", help="a run of 10 minutes, then all figures")
     everything.set_defaults(function=show_all)
     return parser.parse_args()
@@ -94,6 +99,7 @@ def show_all(_: argparse.Namespace, directory: Path) -> int:
         lambda place: run_once(place, new_seed(), LONG_S, []),
         lambda place: figures.show_gaps(place, list(figures.GAP_FAULTS), GAPS),
         lambda place: figures.show_restart(place, RESTART_MIB * limits.MIB),
+        lambda place: figures.show_disk_use(place, DISK_MIB * limits.MIB, DISK_ROUNDS),
     ]
     for number, part in enumerate(parts):
         place = directory / str(number)
@@ -112,6 +118,11 @@ def show_gaps(args: argparse.Namespace, directory: Path) -> int:
 
 def show_restart(args: argparse.Namespace, directory: Path) -> int:
     figures.show_restart(directory, args.mib * limits.MIB)
+    return 0
+
+
+def show_disk_use(args: argparse.Namespace, directory: Path) -> int:
+    figures.show_disk_use(directory, args.mib * limits.MIB, args.rounds)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Figures: how long writers wait when a leader is lost, and a cluster that was killed."""
+"""Figures: how long writers wait for a lost leader or a killed cluster, and room on the disks."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ BACK_OFF_S = 0.01
 DISTRUST_S = 1.0
 ANSWER_S = 0.3
 """Shorter than an election timeout: the writer's patience is not what is measured."""
+DISK_LOOK_S = 0.1
 WRITES = 100
 """So many writes before a fault, and after it while it lasts."""
 GAP_FAULTS: dict[str, Fault] = {
@@ -172,6 +173,65 @@ def show_restart(directory: Path, size_bytes: int) -> None:
             node.wait_answers()
         found = sum(group["keys"] for group in cluster.nodes[0].status()["groups"] if group["gid"])
         assert found >= size_bytes // VALUE_BYTES, f"only {found} keys are left"
+
+
+class DiskWatch(threading.Thread):
+    """Looks all the time how much room the nodes take on their disks; a context."""
+
+    def __init__(self, cluster: ChaosCluster) -> None:
+        super().__init__(name="disk watch", daemon=True)
+        self.most_bytes = 0
+        self._cluster = cluster
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+    def run(self) -> None:
+        while not self._over.wait(DISK_LOOK_S):
+            used_bytes = max(node.disk.used_bytes for node in self._cluster.nodes)
+            self.most_bytes = max(self.most_bytes, used_bytes)
+
+
+def show_disk_use(directory: Path, live_bytes: int, rounds: int) -> None:
+    """Print how much room a node takes at most while the same keys are overwritten.
+
+    First all nodes are there. Then a follower is away until the log does not
+    go back so far, and gets a snapshot while the writing goes on.
+    """
+    flags = ("--segment-size-bytes", limits.SEGMENT_SIZE_BYTES)
+    limit_bytes = 3 * live_bytes + 2048 * limits.MIB
+    with ChaosCluster(directory, *flags, disk_bytes=2 * limit_bytes) as cluster:
+        addresses = [node.client for node in cluster.nodes]
+
+        def overwrite(addresses: list[str], times: int) -> None:
+            with DiskWatch(cluster) as watch:
+                for _ in range(times):
+                    fill(addresses, live_bytes // VALUE_BYTES)
+            print(
+                f"{live_bytes / limits.MIB:.0f} MiB overwritten {times} times: a node takes "
+                f"{watch.most_bytes / limits.MIB:.0f} MiB at most, "
+                f"allowed are {limit_bytes / limits.MIB:.0f}",
+                flush=True,
+            )
+            assert watch.most_bytes < limit_bytes
+
+        overwrite(addresses, rounds)
+        away = next(node for node in cluster.nodes if node is not cluster.wait_for_leader(1))
+        away.kill()
+        others = [address for address in addresses if address != away.client]
+        overwrite(others, 2 * limits.LOG_RETENTION_BYTES // live_bytes)
+        away.spawn()
+        away.wait_answers()
+        overwrite(addresses, rounds)
+        cluster.wait_healthy()
+        text = away.log.read_text()
+        assert "a snapshot as of entry" in text, "no snapshot was needed"
 
 
 def key_of(gid: int) -> str:
