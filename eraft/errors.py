@@ -43,10 +43,10 @@ class LogCompacted(StorageError):
 
 
 class LogCorrupt(StorageError):
-    """A record that had been durable can no longer be read.
+    """A record that had been durable can no longer be read, or what is there contradicts itself.
 
-    The replicas of this node are quarantined: they neither vote nor serve
-    until they are replaced from their peers.
+    The node's replicas, or the one that it concerns, are quarantined: they
+    neither vote nor serve until they are replaced from their peers.
     """
 
 

@@ -12,10 +12,12 @@ from itertools import pairwise
 import orjson
 
 from eraft import limits
-from eraft.errors import InvariantViolation
+from eraft.errors import InvariantViolation, ProtocolError
 from eraft.metaserver import schema
 from eraft.metaserver.table import ConfigTable, Diff
+from eraft.storage import rows as layout
 from eraft.storage.state import ReplicaRows
+from eraft.types import METASERVER_GID
 
 _NEWEST = b"version"
 _U64 = struct.Struct(">Q")
@@ -140,13 +142,32 @@ def follow(table: ConfigTable, update: bytes) -> list[tuple[ConfigTable, ConfigT
     form = schema.record(schema.document(update, "table update"), "table update", _UPDATE_FIELDS)
     if form["table"] is not None:
         newer = ConfigTable.from_dict(form["table"])
+        _check_metaserver(newer)
         return [(newer, None)] if newer.version > table.version else []
     found = [table]
     for item in schema.sequence(form["diffs"], "table update: diffs", limits.TABLE_UPDATE_DIFFS):
         diff = Diff.from_dict(item)
         if diff.version > found[-1].version:
             found.append(diff.apply(found[-1]))
+            _check_metaserver(found[-1])
     return [(after, before) for before, after in pairwise(found)]
+
+
+def _check_metaserver(table: ConfigTable) -> None:
+    if METASERVER_GID not in table.groups:
+        raise ProtocolError(f"table update: version {table.version} has no metaserver")
+
+
+def check_row(key: bytes, row: bytes) -> None:
+    """Raise ProtocolError if a row of the chain, its key from the kind on, cannot be read."""
+    if key == bytes((layout.META,)) + _NEWEST and len(row) != _U64.size:
+        raise ProtocolError(f"version chain: a newest version of {len(row)} bytes")
+    if key[:2] == bytes((layout.DATA,)) + _VERSION:
+        body = row[1:]
+        if row[:1] == _FULL:
+            ConfigTable.from_json(body)
+        else:
+            Diff.from_json(body)
 
 
 _UPDATE_FIELDS = ("table", "diffs")

@@ -7,8 +7,10 @@ from typing import Any
 import orjson
 
 from eraft import limits
+from eraft.errors import ProtocolError
 from eraft.metaserver import operations
 from eraft.metaserver.operations import Operation
+from eraft.storage import rows as layout
 from eraft.storage.state import ReplicaRows
 
 _COUNT = b"requests"
@@ -58,6 +60,17 @@ class RequestLog:
 
     def _key(self, kind: bytes, name: bytes) -> bytes:
         return self._rows.data_prefix + kind + name
+
+
+def check_row(key: bytes, row: bytes) -> None:
+    """Raise ProtocolError if a row of the log, its key from the kind on, cannot be read."""
+    try:
+        if key == bytes((layout.META,)) + _COUNT:
+            _U64.unpack(row)
+        elif key[:2] == bytes((layout.DATA,)) + _REPLY:
+            orjson.loads(row[_DIGEST_BYTES:])
+    except (struct.error, orjson.JSONDecodeError) as error:
+        raise ProtocolError(f"request log: {error}") from None
 
 
 def _digest(operation: Operation) -> bytes:

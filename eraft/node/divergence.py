@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from eraft import limits
-from eraft.errors import Diverged, InvariantViolation, ProtocolError
+from eraft.errors import Diverged, ProtocolError
 from eraft.raft.quorum import VoteResult, vote_result
 from eraft.types import ConfState
 
@@ -62,12 +62,12 @@ class Check:
 
     @classmethod
     def decode(cls, payload: bytes) -> Check:
-        """What `encode` made."""
+        """What `encode` made; ProtocolError if it is something else."""
         try:
             verdict, index, digest = _CHECK.unpack(payload)
             return cls(Verdict(verdict), index, digest)
         except (struct.error, ValueError) as error:
-            raise InvariantViolation(f"a check entry is one that a leader made: {error}") from None
+            raise ProtocolError(f"a check entry that no leader made: {error}") from None
 
 
 @dataclass(slots=True, frozen=True)
@@ -123,6 +123,7 @@ class DigestChecks:
         """A CHECK entry is applied, `digest` is the own one there: what the leader wants to know.
 
         Raises `Diverged` if this replica must not go on; the entry counts as not applied then.
+        `ProtocolError` if it is malformed.
         """
         check = Check.decode(payload)
         noted = self.noted

@@ -128,8 +128,14 @@ class Groups:
         del node.replicas[gid]
         if isinstance(replica, ShardReplica):
             del node.router.groups[gid]
-            node.lanes[replica.ordinal] = node.shards[replica.ordinal] = None
+        self.close_lane(replica)
         self._bury(gid, replica.replica_id, replica.rows.generation)
+
+    def close_lane(self, replica: Replica) -> None:
+        """A replica takes part in nothing any more: its place in the tables of lanes is free."""
+        node = self._node
+        if isinstance(replica, ShardReplica):
+            node.lanes[replica.ordinal] = node.shards[replica.ordinal] = None
 
     def _bury(self, gid: int, replica_id: int, generation: int) -> None:
         self._removed[gid] = replica_id

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from eraft import limits
 from eraft._impl import resp
 from eraft.errors import NotLeader, ProtocolError
-from eraft.metaserver import operations
+from eraft.metaserver import chain, operations, requests
+from eraft.metaserver.chain import VersionChain
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.machine import MetaMachine
 from eraft.metaserver.members import Reply
 from eraft.metaserver.operations import Query
 from eraft.metaserver.table import ConfigTable
 from eraft.node.replica import Replica
+from eraft.storage.state import ReplicaRows
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
@@ -53,6 +55,14 @@ class MetaReplica(Replica):
             except NotLeader:
                 on_answer(RETRY)
         self.node.touch(self)
+
+    def check_row(self, key: bytes, row: bytes) -> None:
+        chain.check_row(key, row)
+        requests.check_row(key, row)
+
+    def check_rows(self, rows: ReplicaRows) -> None:
+        if VersionChain(rows).newest is not None and VersionChain(rows).latest() is None:
+            raise ProtocolError("the newest version of the config table is not there")
 
     def reload(self) -> None:
         self.machine = MetaMachine(founding_table(self.node.identity.metaserver))

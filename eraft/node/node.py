@@ -259,6 +259,9 @@ class Node:
         except ProtocolError as error:
             self.context.count("messages_refused")
             logger.warning("message from node %d refused: %s", node_id, error)
+        except LogCorrupt as error:
+            self.context.count("messages_refused")
+            replica.suspend(f"message from node {node_id}: {error}")
 
     def _snapshot_frame(self, node_id: int, kind: int, parcel: Parcel, rest: bytes) -> None:
         replica = self.replicas.get(parcel.gid)

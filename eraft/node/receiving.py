@@ -64,7 +64,8 @@ class SnapshotReceiver:
             if found.parcel == parcel or found.sink.complete:
                 return
             self._drop(found, "there is a newer one")
-        sink = SnapshotSink(node.store, gid, snapshot_id, node.groups.next_generation())
+        generation = node.groups.next_generation()
+        sink = SnapshotSink(node.store, gid, snapshot_id, generation, replica.check_row)
         now_s = node.now_s
         node_id = replica.home(offer.sender)
         self._incoming[gid] = _Incoming(replica, node_id, parcel, sink, now_s, now_s)

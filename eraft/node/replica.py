@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from eraft import limits
 from eraft._impl import frames, log, resp
-from eraft.errors import ConfChangeRefused, Diverged, NotLeader, ProtocolError, RequestError
+from eraft.errors import (
+    ConfChangeRefused,
+    Diverged,
+    NotLeader,
+    ProtocolError,
+    RequestError,
+    StorageError,
+)
 from eraft.node import members
 from eraft.node.divergence import DigestChecks
 from eraft.node.proposals import Proposal, Proposals, Told, Waiter
@@ -335,18 +342,26 @@ class Replica:
             replies: list[Any] | None = None
             if proposal is not None and proposal.waiters:
                 replies = []
-            if kind == EntryKind.COMMANDS:
-                self.machine.apply(rows, index, term, payload, replies)
-            elif kind == EntryKind.CONF_CHANGE:
+            try:
+                if kind == EntryKind.COMMANDS:
+                    self.machine.apply(rows, index, term, payload, replies)
+                elif kind == EntryKind.CHECK:
+                    self._check_applied(index, payload)
+            except Diverged as error:
+                self._quarantine(str(error), index, term)
+                return
+            except (StorageError, MemoryError):
+                raise
+            except Exception as error:
+                if self.leading and term == self.raft.term:
+                    raise  # this replica made it
+                logger.error("group %d: entry %d", self.gid, index, exc_info=error)
+                self.suspend(f"entry {index} cannot be applied: {type(error).__name__}: {error}")
+                return
+            if kind == EntryKind.CONF_CHANGE:
                 self._configure(index, payload)
                 if replies is not None:
                     replies.append(None)
-            elif kind == EntryKind.CHECK:
-                try:
-                    self._check_applied(index, payload)
-                except Diverged as error:
-                    self._quarantine(str(error), index, term)
-                    return
             if proposal is not None and replies is not None:
                 self.settle(proposal, replies)
             if self._removed:
@@ -480,6 +495,7 @@ class Replica:
             raise ProtocolError(f"{where}: its members are {describe(head.conf)}")
         if (rows.conf() or (head.conf, head.members)) != (head.conf, head.members):
             raise ProtocolError(f"{where}: its head and its rows have different members")
+        self.check_rows(rows)
         if not self.raft.restored(index, head.base_term, head.conf):
             return False
         replaced = [self.rows.generation]
@@ -497,6 +513,15 @@ class Replica:
         self._set_members(head.members)
         self.node.touch(self)
         return True
+
+    def check_row(self, key: bytes, row: bytes) -> None:
+        """Raise ProtocolError if no replica of the group can have the row; for the subclass.
+
+        `key` begins with the kind, without a generation.
+        """
+
+    def check_rows(self, rows: ReplicaRows) -> None:
+        """Raise ProtocolError if the rows do not fit each other; for the subclass."""
 
     def reload(self) -> None:
         """The rows are others than before: make what is kept beside them anew; for the subclass."""
@@ -542,21 +567,26 @@ class Replica:
         The entry at `index` said so. That is durable as soon as the node's
         next record is. Should a crash come first, the next check finds the same.
         """
-        raft = self.raft
-        raft.tell_commit()  # the verdict is committed, and the others may not know yet
-        for message in raft.ready().messages:
+        self.raft.tell_commit()  # the verdict is committed, and the others may not know yet
+        for message in self.raft.ready().messages:
             self._send(message)
-        raft.step_down("it is quarantined")
-        state = replace(
-            self.state,
-            hard_state=HardState(raft.term, raft.vote, raft.commit),
-            base_index=index,
-            base_term=term,
-            quarantined=why,
-        )
-        self.node.quarantine(state)
+        state = replace(self.suspend(why), base_index=index, base_term=term)
         self.node.outbox.persist(group_state_item(state))
+
+    def suspend(self, why: str) -> GroupState:
+        """This replica takes part in nothing until the node starts again; returns its state.
+
+        For what a peer can bring about: it must not stop the node, nor
+        anything for good. Nothing that is applied since the last rows were written is kept.
+        """
+        raft = self.raft
+        raft.step_down("it is quarantined")
+        hard_state = HardState(raft.term, raft.vote, raft.commit)
+        state = replace(self.state, hard_state=hard_state, quarantined=why)
+        self.node.quarantine(state)
         self._retire()
+        self.node.groups.close_lane(self)
+        return state
 
     def _retire(self) -> None:
         """Take part in nothing any more; whoever waits is told."""

@@ -9,7 +9,7 @@ from eraft._impl import resp
 from eraft.node.proposals import NEVER, NOT_APPLIED, Proposal, Waiter
 from eraft.node.reads import ROWS_PER_FETCH, SMALL_RUN, GetRun, serve_runs
 from eraft.node.replica import CLUSTER_DOWN, PROPOSED_S, Read, Replica
-from eraft.shardkv.machine import ShardMachine
+from eraft.shardkv.machine import ShardMachine, check_row
 
 TICK = (b"_TICK",)
 
@@ -30,6 +30,9 @@ class ShardReplica(Replica):
         self.refusal: resp.ReplyError | None = None
         """What is answered to writes while there is no room for them on disk."""
         self._chores = Chores(0, self.node.now_s)
+
+    def check_row(self, key: bytes, row: bytes) -> None:
+        check_row(key, row)
 
     def reload(self) -> None:
         version = self.machine.ownership_version

@@ -7,7 +7,7 @@ Servers". `group.RaftGroup` adds what the host of a replica sees of it.
 from collections.abc import Iterable
 
 from eraft._impl import log as entries
-from eraft.errors import InvariantViolation, LogCorrupt, ProtocolError
+from eraft.errors import LogCorrupt, ProtocolError
 from eraft.raft.confchange import describe
 from eraft.raft.config import Config, Role
 from eraft.raft.durability import Durability
@@ -142,8 +142,9 @@ class Replica:
 
         Raises `ProtocolError`, and has no effect, if it is not one of a peer of
         this group to this replica, is malformed, or says what no replica can
-        say; `InvariantViolation` if this replica has lost what it had
-        acknowledged, so that it must not take part any more.
+        say; `LogCorrupt` if it and this replica's log contradict each other:
+        either the leader lies or this replica has lost what it had
+        acknowledged, so it must not take part any more.
         """
         sender = message.sender
         if (
@@ -495,9 +496,10 @@ class Replica:
 
     def _heartbeat(self, message: Message) -> None:
         if message.commit > self.log.last_index:
-            raise InvariantViolation(
-                f"an acknowledged entry stays: {message.commit} is committed and this replica had"
-                f" it, but its log ends at {self.log.last_index}"
+            raise LogCorrupt(
+                f"group {self.gid}: an acknowledged entry stays: replica {message.sender} says that"
+                f" this one had entry {message.commit}, which is committed, but its log ends at"
+                f" {self.log.last_index}"
             )
         self._advance(message.commit)
         self._reply(message)

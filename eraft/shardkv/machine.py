@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from eraft import limits
 from eraft._impl import batch, resp
+from eraft.errors import InvariantViolation, ProtocolError
 from eraft.shardkv import ownership
 from eraft.shardkv.commands import READS, WRITES
 from eraft.shardkv.data import ClockBehind, Data, Reply, View
@@ -13,12 +14,14 @@ from eraft.shardkv.ownership import State
 from eraft.shardkv.syntax import REPLY_TOO_LARGE, parse_int
 from eraft.storage import rows as layout
 from eraft.storage.state import ReplicaRows
+from eraft.types import BUCKETS
 
-__all__ = ["ClockBehind", "NotOwned", "ShardMachine", "State"]
+__all__ = ["ClockBehind", "NotOwned", "ShardMachine", "State", "check_row"]
 
 _OWNED: Final = int(State.OWNED)
 _BUCKET_HIGH = layout.PREFIX_BYTES
 _BUCKET_LOW = layout.PREFIX_BYTES + 1
+_DATA_KEY_BYTES = 1 + 2 + 4  # kind, bucket, hash
 _HINT_ROW = layout.PREFIX_BYTES + 8
 _NEVER = 2**64
 _UNKNOWN = resp.ReplyError(b"ERR unknown command in the log")
@@ -33,6 +36,24 @@ class NotOwned:
     """
 
     bucket: int
+
+
+def check_row(key: bytes, row: bytes) -> None:
+    """Raise ProtocolError if the machine could not read the row; `key` begins with the kind."""
+    kind, bucket = key[0], int.from_bytes(key[1:3], "big")
+    good = True
+    if kind == layout.BUCKET:
+        good = len(key) == 3 and bucket < BUCKETS and ownership.readable(row)
+    elif kind == layout.DATA:
+        good = len(key) >= _DATA_KEY_BYTES and bucket < BUCKETS
+        try:
+            batch.decode_row(row)
+        except InvariantViolation as error:
+            raise ProtocolError(f"row {key[:40]!r}: {error}") from None
+    elif kind == layout.EXPIRY:
+        good = len(key) >= 8 + _DATA_KEY_BYTES
+    if not good:
+        raise ProtocolError(f"no data group has a row {key[:40]!r} of {len(row)} bytes")
 
 
 class ShardMachine:

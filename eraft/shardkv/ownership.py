@@ -34,6 +34,9 @@ class State(IntEnum):
     """Handed over to another group."""
 
 
+_STATES = frozenset(int(state) for state in State)
+
+
 def load(rows: ReplicaRows) -> bytearray:
     """Return the state of every bucket."""
     states = bytearray(BUCKETS)
@@ -41,6 +44,11 @@ def load(rows: ReplicaRows) -> bytearray:
     for key, row in scan:
         states[key[-2] << 8 | key[-1]] = row[0]
     return states
+
+
+def readable(row: bytes) -> bool:
+    """Tell whether this can be a BUCKET row."""
+    return len(row) == _ROW.size and row[0] in _STATES
 
 
 def owned_runs(states: bytearray) -> list[tuple[int, int]]:

@@ -93,6 +93,9 @@ def decode_group_state(payload: bytes) -> GroupState:
     try:
         value = orjson.loads(payload)
         hard_state = value["hard_state"]
+        quarantined = value.get("quarantined", "")
+        if not isinstance(quarantined, str):
+            raise TypeError("quarantined is no text")
         return GroupState(
             gid=value["gid"],
             replica_id=value["replica_id"],
@@ -102,7 +105,7 @@ def decode_group_state(payload: bytes) -> GroupState:
             hard_state=HardState(hard_state["term"], hard_state["vote"], hard_state["commit"]),
             base_index=value["base_index"],
             base_term=value["base_term"],
-            quarantined=value.get("quarantined", ""),
+            quarantined=quarantined,
         )
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise ProtocolError(f"group state: {type(error).__name__}: {error}") from None
@@ -123,6 +126,8 @@ def decode_conf(data: bytes) -> tuple[ConfState, tuple[ReplicaAddress, ...]]:
 
 
 def _members(value: list[dict[str, Any]]) -> tuple[ReplicaAddress, ...]:
+    if not all(isinstance(member["store_id"], str) for member in value):
+        raise TypeError("a store id is no text")
     return tuple(
         ReplicaAddress(member["replica_id"], member["node_id"], member["store_id"])
         for member in value

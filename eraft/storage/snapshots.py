@@ -49,6 +49,7 @@ _COUNT_LIMIT = 1 << 62
 """No snapshot has as many chunks or rows; counting on from here must not overflow its field."""
 
 Rows = list[tuple[bytes, bytes]]
+CheckRow = Callable[[bytes, bytes], None]
 
 _logger = logging.getLogger(__name__)
 
@@ -185,8 +186,19 @@ class SnapshotSink:
     `switch` durable. After a crash before that the generation is an orphan.
     """
 
-    def __init__(self, store: StateStore, gid: int, snapshot_id: int, generation: int) -> None:
-        """Begin with nothing; no row of `generation` may ever have been written."""
+    def __init__(
+        self,
+        store: StateStore,
+        gid: int,
+        snapshot_id: int,
+        generation: int,
+        check: CheckRow = lambda key, row: None,
+    ) -> None:
+        """Begin with nothing; no row of `generation` may ever have been written.
+
+        `check` gets the key, from the kind on, and the value of each row, and
+        raises ProtocolError for one that the state machine could not read.
+        """
         self.gid = gid
         self.snapshot_id = snapshot_id
         self.generation = generation
@@ -199,6 +211,7 @@ class SnapshotSink:
         self._store = store
         self._prefix = generation.to_bytes(4, "big")
         self._applied: bytes | None = None
+        self._check = check
 
     def add(self, chunk: bytes) -> bool:
         """Take the next chunk; False if it is one that was taken already.
@@ -282,10 +295,11 @@ class SnapshotSink:
     def _take_rows(self, body: bytes, where: str) -> None:
         rows = _decode_rows(body, where)
         last_key = self.cursor.last_key
-        for key, _ in rows:
+        for key, row in rows:
             if key <= last_key or key[0] not in layout.KINDS:
                 raise ProtocolError(f"{where}: key {key[:40]!r} follows {last_key[:40]!r}")
             last_key = key
+            self._check(key, row)
         prefix = self._prefix
         self._store.write([(prefix + key, row) for key, row in rows])
         applied_key = layout.applied_key(self.generation)[len(prefix) :]

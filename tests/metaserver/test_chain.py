@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eraft import limits
 from eraft.errors import InvariantViolation, ProtocolError
-from eraft.metaserver.chain import VersionChain, follow
+from eraft.metaserver.chain import VersionChain, check_row, follow
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.table import ConfigTable, Group
 from eraft.storage.state import ReplicaRows
@@ -190,3 +190,25 @@ def test_a_hostile_update_is_refused(body: bytes, complaint: str) -> None:
     with pytest.raises(ProtocolError) as error:
         follow(FOUNDING, body)
     assert complaint in str(error.value)
+
+
+def test_rows_of_a_snapshot_that_nobody_can_read() -> None:
+    rows = new_rows()
+    filled(rows, HISTORY[:3])
+    for key, row in content(rows):
+        check_row(key[4:], row)
+    for key, row in [
+        (b"\x01version", b"\0" * 7),
+        (b"\x03v" + bytes(8), b"F{}"),
+        (b"\x03v" + bytes(8), b"D[]"),
+        (b"\x03v" + bytes(8), b""),
+    ]:
+        with pytest.raises(ProtocolError):
+            check_row(key, row)
+
+
+def test_an_update_without_the_metaserver_is_refused() -> None:
+    table = replace(HISTORY[5], groups={}, buckets=(), opened=False)
+    update = orjson.dumps({"table": table.to_dict(), "diffs": []})
+    with pytest.raises(ProtocolError, match="has no metaserver"):
+        follow(HISTORY[1], update)

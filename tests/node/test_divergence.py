@@ -6,7 +6,7 @@ import pytest
 
 from eraft import limits
 from eraft._impl import batch
-from eraft.errors import Diverged, InvariantViolation, ProtocolError
+from eraft.errors import Diverged, ProtocolError
 from eraft.node import status
 from eraft.node.divergence import Check, DigestChecks, Report, Verdict
 from eraft.types import ConfState
@@ -317,7 +317,7 @@ def test_what_a_verdict_does_to_a_replica(check: Check, fails: bool) -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"\0" * 12, b"\3" + b"\0" * 12, b"\0" * 14])
 def test_a_check_that_no_leader_made(payload: bytes) -> None:
-    with pytest.raises(InvariantViolation, match="check entry"):
+    with pytest.raises(ProtocolError, match="check entry"):
         checks().applied(12, payload, 7)
 
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from eraft.errors import InvariantViolation, Overloaded, ProtocolError
+from eraft.errors import LogCorrupt, Overloaded, ProtocolError
 from eraft.raft import Fetch, Role
 from eraft.raft.progress import Progress
 from eraft.types import EntryKind, HardState, Message, MessageKind
@@ -98,7 +98,7 @@ def test_committed_entries_are_not_replaced() -> None:
 def test_a_heartbeat_beyond_the_log_stops_the_replica() -> None:
     """It had acknowledged what is gone: a wiped disk under an old identity."""
     solo = Solo(terms=[1])
-    with pytest.raises(InvariantViolation, match="acknowledged entry stays"):
+    with pytest.raises(LogCorrupt, match="acknowledged entry stays"):
         solo.hear(HEARTBEAT, 2, commit=2)
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from eraft import limits
 from eraft._impl import batch, hashing, resp
-from eraft.shardkv.machine import NotOwned, ShardMachine, State
+from eraft.errors import ProtocolError
+from eraft.shardkv.machine import NotOwned, ShardMachine, State, check_row
 from eraft.shardkv.ownership import owned_runs
 from eraft.storage import rows as layout
 from eraft.types import BUCKETS
@@ -208,3 +209,32 @@ def test_plain_sets_count_in_the_size_of_what_waits() -> None:
     payload = encode(START_MS, *([b"SET", b"k%d" % n, bytes(100)] for n in range(50)))
     group.machine.apply(group.rows, 1, 1, payload, None)
     assert group.rows.size_hint - before >= 50 * 100
+
+
+@pytest.mark.parametrize(
+    ("key", "row", "why"),
+    [
+        (b"\x02\x40\x00", b"\x01" + bytes(12), "no data group has a row"),
+        (b"\x02\x00", b"\x01" + bytes(12), "no data group has a row"),
+        (b"\x02\x00\x00", b"\x01", "no data group has a row"),
+        (b"\x02\x00\x00", b"\x09" + bytes(12), "no data group has a row"),
+        (b"\x03\x00\x00\x01\x02\x03", bytes(17), "no data group has a row"),
+        (b"\x03\xff\x00\x01\x02\x03\x04k", bytes(17), "no data group has a row"),
+        (b"\x03\x00\x00\x01\x02\x03\x04k", bytes(16), "a row has at least"),
+        (b"\x03\x00\x00\x01\x02\x03\x04k", b"\xff" + bytes(16), "unknown flags"),
+        (b"\x06" + bytes(8), b"", "no data group has a row"),
+    ],
+)
+def test_rows_of_a_snapshot_that_no_machine_can_read(key: bytes, row: bytes, why: str) -> None:
+    with pytest.raises(ProtocolError, match=why):
+        check_row(key, row)
+
+
+def test_rows_that_a_machine_makes_are_readable() -> None:
+    group = Group()
+    group.execute("SET", "a", 1)
+    group.execute("SET", "b", 2, "EX", 100)
+    found = group.dump()
+    assert {key[0] for key in found} >= {layout.BUCKET, layout.DATA, layout.EXPIRY}
+    for key, row in found.items():
+        check_row(key, row)

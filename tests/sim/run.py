@@ -175,10 +175,15 @@ class Simulation:
         conditions.drop = conditions.duplicate = conditions.late = conditions.spike_chance = 0.0
         self.nemesis.repair()
         self._until(self._settled, "all groups are led and all clients are answered")
+        self._until(self._has_room, "all nodes know that their disks have room")
         for script in self.scripts[:2]:
             for key in self.histories.of_key:
                 name = "INCR" if key in self.histories.numbers else "SET"
                 self._until_executed(script, [("GETRANGE", key), (name, key), ("GET", key)])
+
+    def _has_room(self) -> bool:
+        """Nodes look once a second."""
+        return not any(node.room.full for node in self.world.nodes.values())
 
     def _until_executed(self, script: Script, commands: list[tuple[str, bytes]]) -> None:
         for _ in range(20):

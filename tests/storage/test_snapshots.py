@@ -466,3 +466,21 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
 
 def test_the_kinds_are_what_the_documents_say() -> None:
     assert (snapshots.HEAD, snapshots.ROWS, snapshots.END) == (1, 2, 3)
+
+
+def test_a_row_that_the_machine_cannot_read_is_refused(store: StateStore) -> None:
+    rows = filled(store)
+
+    def check(key: bytes, row: bytes) -> None:
+        if key[0] == layout.DATA:
+            raise ProtocolError("unreadable")
+
+    source = SnapshotSource(rows, 11, STATE)
+    sink = SnapshotSink(store, 1, 11, 9, check)
+    with pytest.raises(ProtocolError, match="unreadable"):
+        while True:
+            chunk = source.advance(always)
+            if chunk is not None:
+                sink.add(chunk)
+    assert not sink.complete
+    assert not list(store.scan(*layout.kind_range(9, layout.DATA)))
