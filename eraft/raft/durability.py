@@ -21,25 +21,34 @@ from eraft.errors import InvariantViolation
 class Durability:
     """Tokens handed out and what their acknowledgements made durable."""
 
-    __slots__ = ("_under_way", "durable_index", "durable_term", "handed_index", "token")
+    __slots__ = (
+        "_under_way",
+        "durable_commit",
+        "durable_index",
+        "durable_term",
+        "handed_index",
+        "token",
+    )
 
-    def __init__(self, last_index: int, term: int) -> None:
-        """After a start: the whole log and the term came from the disk."""
+    def __init__(self, last_index: int, term: int, commit: int) -> None:
+        """After a start: the whole log, the term and what is committed came from the disk."""
         self.durable_index = last_index
         """The last entry of the log, as it is now, that is on disk."""
         self.durable_term = term
         """The last term that is on disk together with its vote."""
+        self.durable_commit = commit
+        """The last commit index that is on disk."""
         self.handed_index = last_index
         """The last entry of the log, as it is now, that was handed out."""
         self.token = 0
         """The last token handed out."""
         self._under_way: deque[list[int]] = deque()
 
-    def hand_out(self, last_index: int, term: int) -> int:
-        """Everything up to `last_index` and the hard state of `term` go to the disk: the token."""
+    def hand_out(self, last_index: int, term: int, commit: int) -> int:
+        """Everything up to `last_index` and the hard state go to the disk: the token."""
         self.token += 1
         self.handed_index = last_index
-        self._under_way.append([self.token, last_index, term])
+        self._under_way.append([self.token, last_index, term, commit])
         return self.token
 
     def truncate(self, index: int) -> None:
@@ -62,4 +71,6 @@ class Durability:
         if token > self.token:
             raise InvariantViolation(f"token {token} is durable, but only {self.token} were issued")
         while self._under_way and self._under_way[0][0] <= token:
-            _, self.durable_index, self.durable_term = self._under_way.popleft()
+            _, self.durable_index, self.durable_term, self.durable_commit = (
+                self._under_way.popleft()
+            )

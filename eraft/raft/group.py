@@ -88,7 +88,7 @@ class RaftGroup(Replica):
         Usually the next append or heartbeat does.
         """
         if self._leadership is not None:
-            self._leadership.send_heartbeats(self.commit, self._messages)
+            self._leadership.send_heartbeats(self._told_commit, self._messages)
             self._dirty = True
 
     @property
@@ -221,7 +221,7 @@ class RaftGroup(Replica):
         """
         if self._leadership is not None:
             message = self._leadership.fetched(
-                replica_id, first_index, prev_term, blob, self.commit
+                replica_id, first_index, prev_term, blob, self._told_commit
             )
             if message is not None:
                 self._messages.append(message)
@@ -379,7 +379,7 @@ class RaftGroup(Replica):
             self._lead(leadership, run, ready)
         elif self._asked_reads.collecting or self._asked_reads.confirmed:
             self._ask_reads(self._asked_reads, ready)
-        last = min(self.commit, self._durability.durable_index)
+        last = min(self._told_commit, self._durability.durable_index)
         if last > self._handed_apply:
             ready.apply = (self._handed_apply + 1, last)
             self._handed_apply = last
@@ -406,25 +406,30 @@ class RaftGroup(Replica):
             first = durability.handed_index + 1
             run = (first, *self.log.slice(first, last, NO_LIMIT))
             ready.first_index, ready.entries = first, run[1]
-        elif handed.term == self.term and handed.vote == self.vote:
+        elif handed.term == self.term and handed.vote == self.vote and not self._owes_commit:
             return run
         if handed.commit != self.commit or handed.term != self.term or handed.vote != self.vote:
             handed = HardState(self.term, self.vote, self.commit)
             ready.hard_state = self._handed_state = handed
-        ready.token = durability.hand_out(last, self.term)
+        ready.token = durability.hand_out(last, self.term, handed.commit)
         return run
+
+    @property
+    def _owes_commit(self) -> bool:
+        """Whether the commit index alone is a reason to persist the hard state."""
+        return self._change_awaits_disk and self._handed_state.commit != self.commit
 
     def _lead(self, leadership: Leadership, run: Run, ready: Ready) -> None:
         """What only a leader does: reads, once its term has a committed entry, and appends."""
         reads = leadership.reads
         if self.commit >= leadership.first_index and reads.begin(self.replica_id, self.commit):
-            leadership.send_heartbeats(self.commit, self._messages)
+            leadership.send_heartbeats(self._told_commit, self._messages)
         if reads.confirmed:
             ready.reads, reads.confirmed = reads.confirmed, []
             if leadership.remote_reads:
                 ready.reads = leadership.answer_reads(ready.reads, self._messages)
         fetches: list[Fetch] = []
-        leadership.send_appends(self.commit, run, self._messages, fetches)
+        leadership.send_appends(self._told_commit, run, self._messages, fetches)
         if fetches:
             ready.fetches = fetches
         if leadership.snapshots:

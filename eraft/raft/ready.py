@@ -86,7 +86,8 @@ class Ready:
 
     hard_state: HardState | None = None
     """To persist, atomically with `entries`. A new term or vote always makes a token; a mere new
-    commit index does not, it comes with the next one."""
+    commit index does only of a leader with a change of the members, else it comes with the next
+    one."""
 
     first_index: int = 0
     """Where `entries` begin. On disk they replace everything from there on: what the log had at

@@ -98,7 +98,7 @@ class Replica:
         self._peer_ids = tuple(i for i in config.conf.members if i != config.replica_id)
         self._listened_to: frozenset[int] = frozenset()
         self._removed: set[int] = set()
-        self._durability = Durability(log.last_index, hard_state.term)
+        self._durability = Durability(log.last_index, hard_state.term, self.commit)
         self._leadership: Leadership | None = None
         self._ballot: Ballot | None = None
         self._elapsed = 0
@@ -134,7 +134,7 @@ class Replica:
             if not leadership.quorum_active():
                 self._become_follower(self.term, 0, "no quorum was heard of")
                 return
-        leadership.tick(self.commit, self._messages)
+        leadership.tick(self._told_commit, self._messages)
         self._dirty = self._dirty or bool(self._messages)
 
     def step(self, message: Message) -> None:
@@ -277,8 +277,31 @@ class Replica:
         self._advance(leadership.reconfigure(conf))
         if not conf.votes(self.replica_id):
             # The others hear what is committed, so that they need not find out.
-            leadership.send_heartbeats(self.commit, self._messages)
+            leadership.send_heartbeats(self._told_commit, self._messages)
             self._become_follower(self.term, 0, "is no voter any more")
+
+    @property
+    def _change_awaits_disk(self) -> bool:
+        """Whether this leader's disk does not know yet that a change of the members is committed.
+
+        Until it does nobody hears so and it is not applied. Else a replica
+        that is out could be gone when the leader, which lost power, comes
+        back with the old configuration, and needs its vote: of two voters
+        the one that stays would be stuck for ever.
+        """
+        leadership = self._leadership
+        if leadership is None:
+            return False
+        known = max(self._durability.durable_commit, self.applied)
+        return known < leadership.pending_change <= self.commit
+
+    @property
+    def _told_commit(self) -> int:
+        """What this leader tells the others to be committed."""
+        leadership = self._leadership
+        if leadership is not None and self._change_awaits_disk:
+            return leadership.pending_change - 1
+        return self.commit
 
     # Terms and roles
 
@@ -437,7 +460,7 @@ class Replica:
 
     def _refuse(self, message: Message) -> None:
         """No vote; waits for the disk, because it may be the answer of a new term."""
-        log_term = self.log.term(self.commit)
+        log_term = self.log.term(self._told_commit)
         self._reply(message, log_term=log_term, reject=True, durable=message.kind == VOTE)
 
     # Following
@@ -536,7 +559,7 @@ class Replica:
             term or self.term,
             index,
             log_term,
-            self.commit,
+            self.commit if self._leadership is None else self._told_commit,
             context,
             hint,
             reject,

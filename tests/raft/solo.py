@@ -48,6 +48,15 @@ class Solo:
         """The next Ready."""
         return self.group.ready()
 
+    def take_apply(self) -> Ready:
+        """The next Ready with something to apply, which may wait for the disk."""
+        ready = self.group.ready()
+        while ready.apply is None:
+            assert ready.token, "there is nothing to apply"
+            self.group.persisted(ready.token)
+            ready = self.group.ready()
+        return ready
+
     def settle(self) -> list[Ready]:
         """Does everything at once, disk included, until there is nothing to do."""
         seen = []

@@ -202,8 +202,8 @@ def test_a_mere_commit_index_is_not_worth_a_record() -> None:
 
 
 def test_tokens_are_acknowledged_together_and_again() -> None:
-    durability = Durability(0, 0)
-    assert [durability.hand_out(index, 1) for index in (1, 2, 3)] == [1, 2, 3]
+    durability = Durability(0, 0, 0)
+    assert [durability.hand_out(index, 1, index - 1) for index in (1, 2, 3)] == [1, 2, 3]
     durability.acknowledge(2)
     assert durability.durable_index == 2
     durability.acknowledge(1)

@@ -2,8 +2,9 @@
 
 import pytest
 
+from eraft._impl import log as entries
 from eraft.errors import ConfChangeRefused, InvariantViolation, NotLeader, ProtocolError
-from eraft.raft import Role
+from eraft.raft import RaftGroup, Role
 from eraft.raft.confchange import LEAVE_JOINT, Change, ChangeKind, ConfChange, Transition, encode
 from eraft.types import ConfState, EntryKind, HardState, MessageKind
 from tests.raft.network import Network
@@ -47,7 +48,7 @@ def test_a_change_takes_effect_when_it_is_applied() -> None:
     solo.settle()
     assert group.conf == ConfState((1, 2, 3))
     solo.acknowledge(2, index)
-    ready = solo.take()
+    ready = solo.take_apply()
     assert ready.apply == (index, index)
     assert group.conf == ConfState((1, 2, 3))
     assert group.apply_conf_change(index, group.log.payload(index)) == ConfState((1, 2, 3, 4))
@@ -69,7 +70,7 @@ def test_one_change_at_a_time() -> None:
         solo.group.propose_conf_change(learner(5))
     solo.settle()
     solo.acknowledge(2, index)
-    ready = solo.take()
+    ready = solo.take_apply()
     with pytest.raises(ConfChangeRefused, match="may be under way"):
         solo.group.propose_conf_change(learner(5))
     assert ready.apply
@@ -215,7 +216,7 @@ def test_a_removed_leader_steps_down_once_that_is_committed() -> None:
     solo.acknowledge(2, index)
     assert group.role is Role.LEADER, "its own half of the old majority still counts"
     solo.acknowledge(3, index)
-    ready = solo.take()
+    ready = solo.take_apply()
     assert ready.apply
     solo.apply(*ready.apply)
     assert group.role is Role.FOLLOWER
@@ -225,6 +226,53 @@ def test_a_removed_leader_steps_down_once_that_is_committed() -> None:
     for _ in range(50):
         group.tick()
     assert group.role is Role.FOLLOWER, "who is not a member does not campaign"
+
+
+def test_nobody_hears_of_a_change_before_the_leader_s_disk_knows_that_it_is_committed() -> None:
+    """Of two voters one is removed, hears so and is gone; the other one must not need it again."""
+    solo = Solo(2).lead()
+    group = solo.group
+    index = group.propose_conf_change(remove(2))
+    solo.settle()
+    before = HardState(group.term, group.vote, group.commit)
+    solo.acknowledge(2, index)
+    assert group.commit == index
+    ready = solo.take()
+    assert ready.hard_state == HardState(group.term, group.vote, index)
+    assert ready.apply is None
+    group.read_index()
+    for _ in range(4):
+        group.tick()
+    group.tell_commit()
+    solo.hear(MessageKind.PRE_VOTE, 2, term=group.term, index=1, log_term=1)
+    told = [*ready.messages, *solo.take().messages]
+    assert {m.kind for m in told} == {MessageKind.HEARTBEAT, MessageKind.PRE_VOTE_REPLY}
+    assert all(m.commit < index for m in told), "a crash now leads back to the two of them"
+    for state, leads in ((before, False), (ready.hard_state, True)):
+        again = RaftGroup(solo.config, state, copy_of(group.log), 1)
+        first, last = again.ready().apply or (0, -1)
+        for at in range(first, last + 1):
+            if again.log.kind(at) == CONF_CHANGE:
+                again.apply_conf_change(at, again.log.payload(at))
+        again.applied_to(max(last, 1))
+        again.campaign()
+        while again.has_ready():
+            token = again.ready().token
+            if token:
+                again.persisted(token)
+        assert (again.role is Role.LEADER) is leads
+    group.persisted(ready.token)
+    ready = solo.take()
+    assert ready.apply == (index, index)
+    group.tell_commit()
+    assert {m.commit for m in solo.take().messages} == {index}
+
+
+def copy_of(log: entries.EntryLog) -> entries.EntryLog:
+    """What a restart finds of it."""
+    copy = entries.EntryLog()
+    copy.extend(1, log.slice(1, log.last_index, 1 << 30)[0])
+    return copy
 
 
 def test_messages_of_a_removed_replica_are_refused() -> None:
@@ -296,7 +344,7 @@ def test_changes_are_applied_once_and_in_order() -> None:
         solo.group.apply_conf_change(index, payload)
     solo.settle()
     solo.acknowledge(2, index)
-    solo.take()
+    solo.take_apply()
     solo.group.apply_conf_change(index, payload)
     with pytest.raises(InvariantViolation, match="changes are applied in order"):
         solo.group.apply_conf_change(index, payload)
