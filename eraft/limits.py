@@ -106,6 +106,7 @@ CLOCK_AHEAD_MS = 500
 LEADS_INTERVAL_S = 1.0
 BALANCE_INTERVAL_S = 10.0  # a node hands over one group in that time at most
 HAND_OVER_S = 2.0  # what a stop waits for others to lead
+SHUT_DOWN_S = 10.0  # what it waits for the disk after that
 
 # Work per turn of the event loop
 JOB_SLICES = 16
@@ -128,6 +129,7 @@ DIGEST_DISPUTES = 3  # checks without a majority, while some replica may still d
 
 # Between a node and the metaserver
 TABLE_REQUEST_INTERVAL_S = 0.5
+REGISTER_AGAIN_S = 5.0  # after a refusal, which is an entry of the metaserver's log too
 META_REQUESTS = 256
 META_REQUEST_S = 10.0
 META_RESEND_S = 0.3

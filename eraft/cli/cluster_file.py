@@ -20,6 +20,7 @@ from eraft.storage.directory import read_pid
 
 FILE = "cluster.json"
 LOCK = "cluster.lock"
+MEMBERS_LOCK = "members.lock"
 HOST = "127.0.0.1"
 PORTS_BELOW = 32768  # from here on the kernel gives ports to outgoing connections
 FREE_PORTS_FROM = 10000
@@ -88,12 +89,18 @@ def exists(directory: Path) -> bool:
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Keep other commands on this cluster waiting."""
+    with _lock(directory, LOCK, fcntl.LOCK_EX):
+        yield
+
+
+@contextlib.contextmanager
+def _lock(directory: Path, name: str, how: int) -> Iterator[None]:
     try:
-        descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(directory / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise ConfigError(f"{directory}: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, how)
         yield
     finally:
         os.close(descriptor)
@@ -148,9 +155,13 @@ def kept_true(directory: Path, cluster: Cluster) -> Iterator[None]:
     try:
         yield
     finally:
-        for node in cluster.nodes:
-            node.refresh()
-        write(directory, cluster)
+        _write_as_it_is(directory, cluster)
+
+
+def _write_as_it_is(directory: Path, cluster: Cluster) -> None:
+    for node in cluster.nodes:
+        node.refresh()
+    write(directory, cluster)
 
 
 @contextlib.contextmanager
@@ -161,6 +172,35 @@ def changing(directory: Path) -> Iterator[Cluster]:
         cluster = read(directory)
         with kept_true(directory, cluster):
             yield cluster
+
+
+@contextlib.contextmanager
+def changing_members(directory: Path) -> Iterator[Cluster]:
+    """The cluster in the directory, for a command that changes which nodes it has.
+
+    That takes long, and other commands do not wait for it. It alone changes
+    which nodes there are, and of them everybody writes what is true. CommandFailed
+    while another such command is at work.
+    """
+    read(directory)
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_lock(directory, MEMBERS_LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise CommandFailed(
+                "another command changes the members of this cluster; wait until it is done"
+            ) from None
+        cluster = read(directory)
+        try:
+            yield cluster
+        finally:
+            save(directory, cluster)
+
+
+def save(directory: Path, cluster: Cluster) -> None:
+    """Write the cluster as it is, from inside of `changing_members`."""
+    with locked(directory):
+        _write_as_it_is(directory, cluster)
 
 
 def place_groups(groups: int, replicas: int, names: list[str]) -> list[GroupEntry]:

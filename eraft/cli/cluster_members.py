@@ -48,7 +48,7 @@ Refused if a group has no quorum without the node, or is changing already.
 
 def run_add(args: argparse.Namespace) -> int:
     directory = Path(args.dir).absolute()
-    with cluster_file.changing(directory) as cluster:
+    with cluster_file.changing_members(directory) as cluster:
         members = _members(args, cluster, leaving=None)
         node = _add_node(directory, cluster, members)
         for gid in args.group:
@@ -58,7 +58,7 @@ def run_add(args: argparse.Namespace) -> int:
 
 
 def run_remove(args: argparse.Namespace) -> int:
-    with cluster_file.changing(Path(args.dir).absolute()) as cluster:
+    with cluster_file.changing_members(Path(args.dir).absolute()) as cluster:
         node = cluster.node(args.name)
         if len(cluster.nodes) == 1:
             raise CommandFailed(f"{node.name} is the only node of the cluster")
@@ -86,7 +86,7 @@ def run_remove(args: argparse.Namespace) -> int:
 
 def run_replace(args: argparse.Namespace) -> int:
     directory = Path(args.dir).absolute()
-    with cluster_file.changing(directory) as cluster:
+    with cluster_file.changing_members(directory) as cluster:
         node = cluster.node(args.name)
         members = _members(args, cluster, leaving=node)
         if args.by:
@@ -140,7 +140,7 @@ def _add_node(directory: Path, cluster: Cluster, members: Members) -> NodeEntry:
     )
     cluster_nodes.spawn(node)
     cluster.nodes.append(node)
-    cluster_file.write(directory, cluster)
+    cluster_file.save(directory, cluster)
     cluster_nodes.wait_answers(node)
     members.wait_registered(node.id)
     members.know(node.id, node.admin)

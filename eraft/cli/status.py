@@ -192,7 +192,8 @@ def describe(report: Status) -> list[str]:
     owned = buckets_owned(report["groups"])
     changes = [line for group in report["groups"] for line in changes_of(group)]
     lines += ["", *changes] if changes else []
-    lines += ["", f"{owned} of {BUCKETS} buckets owned"]
+    if any(group["buckets"] is not None for group in report["groups"]):
+        lines += ["", f"{owned} of {BUCKETS} buckets owned"]
     return lines
 
 

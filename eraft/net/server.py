@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
@@ -187,6 +188,10 @@ class Server:
             self._stop.set_result(EXIT_FAILED)
 
     async def _shut_down(self, clean: bool) -> None:
+        # The log writer cannot be interrupted, and whoever ends the process must not wait for ever.
+        watchdog = threading.Timer(limits.SHUT_DOWN_S, _give_up)
+        watchdog.daemon = True
+        watchdog.start()
         self._listeners.close()
         for link in self._links.values():
             link.close()
@@ -206,6 +211,7 @@ class Server:
             logger.error("state not flushed, the next start makes it from the log: %s", error)
         if self._log is not None:
             self._log.close()
+        watchdog.cancel()
         logger.info("stopped")
 
     # Turns
@@ -382,6 +388,17 @@ class Server:
             for channel in (hello.MAIN, hello.BULK):
                 if (node_id, channel) not in self._links:
                     self._links[node_id, channel] = PeerLink(self, node_id, channel)
+
+
+def _give_up() -> None:
+    """The disk does not answer: end the process as a crash would."""
+    logger.critical(
+        "the node stops without its disk, which has not answered for %d s; what was acknowledged "
+        "is in the log",
+        limits.SHUT_DOWN_S,
+    )
+    logging.shutdown()
+    os._exit(EXIT_FAILED)
 
 
 async def _serve(options: NodeOptions, directory: DataDirectory) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from eraft import limits
 from eraft.metaserver.chain import VersionChain
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.operations import Register
@@ -30,6 +31,9 @@ class Catalog:
         self.chain = VersionChain(self.rows)
         self.table = self.chain.latest() or founding_table(node.identity.metaserver)
         self._registering = False
+        self._register_s = node.now_s
+        self.refusal = ""
+        """Why the metaserver did not take this node's last registration, "" if it did."""
 
     def adopt(self, table: ConfigTable) -> None:
         """A version that the metaserver's replica on this node has applied."""
@@ -57,6 +61,8 @@ class Catalog:
         address = self._node.address
         if self._registering or self.table.nodes.get(address.node_id) == address:
             return
+        if self._node.now_s < self._register_s:
+            return
         self._registering = True
         self._node.meta.request(
             Register(
@@ -67,5 +73,9 @@ class Catalog:
 
     def _registered(self, answer: dict[str, Any]) -> None:
         self._registering = False
-        if "error" in answer:
-            logger.error("this node is not registered yet: %s", answer["error"])
+        refusal = str(answer.get("error", ""))
+        if refusal:
+            self._register_s = self._node.now_s + limits.REGISTER_AGAIN_S
+        if refusal and refusal != self.refusal:
+            logger.error("this node is not registered yet: %s", refusal)
+        self.refusal = refusal

@@ -23,6 +23,7 @@ nothing: what they missed shows at the next check.
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -114,6 +115,11 @@ class DigestChecks:
     def restart(self) -> None:
         """The state is another one now: what was noted of the old one says nothing of it."""
         self.noted = Report(self._gid, self._replica_id, 0, 0)
+
+    def keep(self, replica_ids: Collection[int]) -> None:
+        """Only these are members now."""
+        for replica_id in [it for it in self._reports if it not in replica_ids]:
+            del self._reports[replica_id]
 
     def tick(self) -> None:
         """One tick passes."""

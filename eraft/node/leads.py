@@ -1,4 +1,8 @@
-"""Who should lead what: leaders spread over the nodes, and handed over before a node stops."""
+"""Who should lead what: leaders spread over the nodes, and handed over by one that should not lead.
+
+That is one that is about to stop, and one whose disk has no room: its groups
+would take no writes, although others of them could.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +40,7 @@ def next_transfer(
 
 
 class Leads:
-    """Hands leadership over: one group at a time to spread it, all of it before a stop.
+    """Hands leadership over: one group at a time to spread it, all of it if it must not lead.
 
     The metaserver's leader has next to nothing to do and is not counted.
     """
@@ -50,9 +54,11 @@ class Leads:
 
     def tick(self) -> None:
         """One tick: hand over what is due."""
-        if self.leaving:
+        if self.leaving or self._node.room.full:
             self._hand_over_all()
-        elif self._node.now_s >= self._due_s:
+            return
+        self._tried.clear()
+        if self._node.now_s >= self._due_s:
             self._due_s = self._next_s()
             self._spread()
 

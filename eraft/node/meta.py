@@ -41,7 +41,7 @@ class MetaReplica(Replica):
     def request(self, body: bytes, on_answer: OnAnswer) -> None:
         """An operation in its JSON form, from this node or another one."""
         try:
-            _, operation = operations.decode(body)
+            request_id, operation = operations.decode(body)
         except ProtocolError as error:
             on_answer({"error": str(error)})
             return
@@ -49,6 +49,8 @@ class MetaReplica(Replica):
             on_answer(RETRY)
         elif isinstance(operation, Query):
             self.read(TableRead(operation, on_answer, self.node.now_s))
+        elif (seen := requests.RequestLog(self.rows).find(request_id, operation)) is not None:
+            on_answer(answer(seen))  # sent again, and perhaps by one that no answer reaches
         else:
             try:
                 self.propose(body, [Answered(on_answer, self.node.now_s)])

@@ -466,6 +466,9 @@ class Replica:
     def _set_members(self, addresses: tuple[ReplicaAddress, ...]) -> None:
         self.addresses = addresses
         self.members = {it.replica_id: it.node_id for it in addresses}
+        self.checks.keep(self.members)
+        for replica_id in self._bulk_until.keys() - self.members.keys():
+            del self._bulk_until[replica_id]
         self.node.ownership_changed(self)
 
     def leave(self) -> None:

@@ -100,7 +100,7 @@ def _quarantined(node: Node, state: GroupState) -> dict[str, Any]:
         "learners": state.conf.learners,
         "change": None,
         "progress": [],
-        "buckets": None if state.gid == METASERVER_GID else 0,
+        "buckets": None if state.gid == METASERVER_GID or node.machine is not None else 0,
         "keys": None,
     }
 

@@ -10,6 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from eraft.cli import cluster_file, cluster_start
+from eraft.cli.arguments import CommandFailed
 from eraft.cli.cluster_file import Cluster
 from eraft.cli.cluster_start import Plan
 from eraft.errors import ConfigError
@@ -180,6 +181,22 @@ def test_the_lock_keeps_another_process_waiting(tmp_path):
     with other:
         assert other.stdout.readline() == "has it\n"
     assert other.returncode == 0
+
+
+def test_one_command_at_a_time_changes_the_members_and_others_do_not_wait(cluster, tmp_path):
+    cluster_file.write(tmp_path, cluster)
+    with cluster_file.changing_members(tmp_path) as inside:
+        with (
+            pytest.raises(CommandFailed, match="another command changes the members"),
+            cluster_file.changing_members(tmp_path),
+        ):
+            raise AssertionError
+        inside.nodes.pop()
+        with cluster_file.changing(tmp_path) as other:  # it would wait for ever
+            assert len(other.nodes) == 3
+    assert len(cluster_file.read(tmp_path).nodes) == 2
+    with cluster_file.changing_members(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,12 @@ def test_it_reads_well():
     assert lines[-1] == "100 of 16384 buckets owned"
 
 
+def test_hosts_of_other_state_machines_have_no_buckets():
+    hosted = group(1, "leader", buckets=None, keys=None)
+    text = "\n".join(status.describe(report(node(1, group(0, "leader"), hosted))))
+    assert "owned" not in text
+
+
 def test_a_group_without_a_leader_is_seen():
     lines = status.describe(report(node(1, group(1, "follower"))))
     assert lines[0] == "!! group 1 HAS NO LEADER: its buckets are not served"

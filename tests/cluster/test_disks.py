@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import zlib
@@ -18,7 +19,7 @@ from eraft.errors import ConfigError
 from eraft.storage.segments import HEADER_BYTES, HEADER_USED_BYTES
 from tests.cli.local import eraft, wait_until
 from tests.cluster.damage import durable_byte, flipped, tear, used_bytes
-from tests.cluster.nodes import Cluster, Node, Wire, segments
+from tests.cluster.nodes import Cluster, Node, Wire, command, segments
 
 MIB = limits.MIB
 
@@ -318,3 +319,38 @@ def test_a_second_process_on_the_directory_is_refused(node: Node) -> None:
     second = Node(node.path)
     assert f"{node.path} is in use by another process, pid {node.process.pid}" in second.refused()
     assert node.status()["node_id"] == 1
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace makes the disk hang")
+def test_a_sync_that_never_comes_back_does_not_keep_the_process(
+    make_node: Callable[..., Node],
+) -> None:
+    node = make_node().format().start()
+    node.open()
+    assert node.process is not None
+    words = ["strace", "-f", "-qq", "-p", str(node.process.pid), "-e", "trace=fdatasync"]
+    hang = [*words, "-e", "inject=fdatasync:delay_enter=600000000", "-o", "/dev/null"]
+    with subprocess.Popen(hang, start_new_session=True) as tracer:
+        try:
+            wait_until(lambda: traced(node.process), "it is traced")
+            with Wire(node.client) as wire:
+                wire.send(command("SET", "a", "1"))
+                wait_until(lambda: "waiting for the disk" in node.text(), "the disk hangs")
+            node.process.send_signal(signal.SIGTERM)
+            wait_until(
+                lambda: "the node stops without its disk" in node.text(),
+                "the node gives up",
+            )
+        finally:
+            tracer.kill()  # only then the thread that hangs can end
+    assert node.process.wait(10) == 1
+    node.start()
+    node.process.send_signal(signal.SIGTERM)
+    assert node.process.wait(10) == 0
+
+
+def traced(process: subprocess.Popen[bytes] | None) -> bool:
+    """Whether all threads of the process are."""
+    assert process is not None
+    tasks = Path(f"/proc/{process.pid}/task").glob("*/status")
+    return all("TracerPid:\t0\n" not in task.read_text() for task in tasks)

@@ -324,3 +324,11 @@ def test_a_check_that_no_leader_made(payload: bytes) -> None:
 def test_reports_come_back() -> None:
     report = Report(2**32 - 1, 2**64 - 1, 5, 2**32 - 1)
     assert Report.decode(report.encode()) == report
+
+
+def test_what_former_members_reported_is_forgotten() -> None:
+    found = checks()
+    found.reported(Report(4, 2, 10, 7))
+    found.reported(Report(4, 3, 10, 7))
+    found.keep({1, 3})
+    assert set(found._reports) == {1, 3}

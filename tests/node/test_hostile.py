@@ -193,11 +193,13 @@ def test_a_commit_beyond_the_log_takes_the_replica_out_until_the_node_starts_aga
         write(world, 1, b"before")
         world.tick(2)
         node = world.nodes[1]
+        lanes = sum(shard is not None for shard in node.shards)
         own, refused = ids(world, 1), node.context.counters.get("messages_refused", 0)
         head = {"gid": 1, "sender": own[HOSTILE], "to": own[1]}
         term, last = node.replicas[1].raft.term + 1, node.replicas[1].entries.last_index
         say(world, 1, Message(MessageKind.HEARTBEAT, term=term, commit=last + 1, **head))
         assert list(node.quarantines) == [1] and 1 not in node.replicas
+        assert sum(shard is not None for shard in node.shards) == lanes - 1
         why = shown(world, 1, 1)["quarantined"]
         assert f"message from node 3: group 1: an acknowledged entry stays: replica {own[3]}" in why
         assert node.context.counters["messages_refused"] == refused + 1

@@ -126,3 +126,27 @@ def test_a_leader_refuses_writes_for_which_a_quorum_has_no_room(missing: str) ->
     client.send("SET a 4", "GET b")
     world.settle()
     assert client.received == OK + b"$1\r\n2\r\n"
+
+
+def test_a_leader_without_room_hands_over_to_one_that_has_some() -> None:
+    world = opened()
+    leader = world.leader(1)
+    client = world.connect(leader)
+    world.nodes[leader].free_disk(0)
+    world.until(lambda: world.leader(1) not in (0, leader), 20)
+    world.until(lambda: world.leader(0) not in (0, leader), 20)
+    other = world.connect(world.leader(1))
+    other.send("SET a 1")
+    world.until(lambda: other.received == OK)
+    world.tick(100)
+    assert world.leader(1) != leader, "it takes nothing back"
+    for node_id in world.ids:
+        world.nodes[node_id].free_disk(0)
+    world.tick(20)
+    last = world.leader(1)
+    assert last, "somebody has to lead, for reads"
+    client = world.connect(last)
+    client.send("SET a 2", "GET a")
+    world.settle()
+    assert client.received.startswith(b"-MISCONF")
+    assert client.received.endswith(b"$1\r\n1\r\n")
