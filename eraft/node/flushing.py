@@ -24,6 +24,7 @@ class Flushing:
         self._node = node
         self._limit_bytes = min(limits.FLUSH_LOG_BYTES, node.options.log_retention_bytes // 4)
         self._wanted = False
+        self._wanted_in_time = False
         self._running = False
         self._calls: list[Callable[[], None]] = []
         self._calls_running: list[Callable[[], None]] = []
@@ -34,6 +35,13 @@ class Flushing:
     def want(self) -> None:
         """Flush soon, whatever was logged."""
         self._wanted = True
+
+    def want_in_time(self) -> None:
+        """Flush some time from now, unless there is another reason before.
+
+        Who waits for a flush must not have to wait for this one first.
+        """
+        self._wanted_in_time = True
 
     def call_flushed(self, call: Callable[[], None]) -> None:
         """Flush soon, and call back when what the store has by now is durable."""
@@ -46,7 +54,7 @@ class Flushing:
             return False
         node = self._node
         self._running = True
-        self._wanted = False
+        self._wanted = self._wanted_in_time = False
         self._calls_running, self._calls = self._calls, []
         self._flushed_bytes = node.logged_bytes
         self._flushed_s = node.now_s
@@ -71,5 +79,8 @@ class Flushing:
 
     def _due(self) -> bool:
         logged_bytes = self._node.logged_bytes - self._flushed_bytes
-        late = self._node.now_s - self._flushed_s >= limits.FLUSH_INTERVAL_S
+        age_s = self._node.now_s - self._flushed_s
+        if self._wanted_in_time and age_s >= limits.FLUSH_IN_TIME_S:
+            return True
+        late = age_s >= limits.FLUSH_INTERVAL_S
         return self._wanted or logged_bytes >= self._limit_bytes or (late and logged_bytes > 0)

@@ -163,7 +163,7 @@ class Groups:
             except StoreStalled:
                 return
             self._doomed.pop()
-            self._node.flushing.want()  # only then the room on disk is given back
+            self._node.flushing.want_in_time()  # only then the room on disk is given back
 
     def _create(
         self,

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from eraft import limits
 from eraft.errors import NotApplied
 from eraft.types import METASERVER_GID
 
@@ -51,14 +52,19 @@ class Leads:
         self._node = node
         self._tried: dict[int, set[int]] = {}
         self._due_s = self._next_s()
+        self._try_s = node.now_s
 
     def tick(self) -> None:
         """One tick: hand over what is due."""
-        if self.leaving or self._node.room.full:
+        now_s = self._node.now_s
+        if self.leaving:
             self._hand_over_all()
-            return
-        self._tried.clear()
-        if self._node.now_s >= self._due_s:
+        elif self._node.room.full:
+            if now_s >= self._try_s:  # it may last long, and nobody may be able to take over
+                self._try_s = now_s + limits.LEADS_INTERVAL_S
+                self._hand_over_all()
+        elif now_s >= self._due_s:
+            self._tried.clear()
             self._due_s = self._next_s()
             self._spread()
 

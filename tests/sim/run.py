@@ -17,6 +17,8 @@ from tests.sim.opening import histories_of, reopened
 from tests.sim.world import TICK_US, World, opened
 
 CALM_TICKS = 400
+CATCH_UP_TICKS = 3 * CALM_TICKS
+"""A snapshot can have to wait for two flushes of 6 s, and be followed by another one."""
 OPENED_LIVE = 20
 """One seed in so many opens its cluster itself."""
 OPERATIONS_LEAST = 200
@@ -194,8 +196,8 @@ class Simulation:
                 return
         raise Violation(f"progress: {commands} are not executed")
 
-    def _until(self, condition: object, what: str) -> None:
-        for _ in range(CALM_TICKS):
+    def _until(self, condition: object, what: str, ticks: int = CALM_TICKS) -> None:
+        for _ in range(ticks):
             for script in self.scripts:
                 script.look()
             if condition():  # type: ignore[operator]
@@ -221,7 +223,8 @@ class Simulation:
             raise Violation(f"linearizable: {found}")
 
         for gid in range(self.profile.groups + 1):
-            self._until(lambda it=gid: self._caught_up(it), "all replicas have applied the same")
+            what = "all replicas have applied the same"
+            self._until(lambda it=gid: self._caught_up(it), what, CATCH_UP_TICKS)
             first, *others = self.nemesis.good()
             rows = rows_of(world.nodes[first].replicas[gid])
             for node_id in others:
