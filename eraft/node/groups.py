@@ -126,8 +126,7 @@ class Groups:
         """A replica is not of its group any more: nothing of it stays but a tombstone."""
         node, gid = self._node, replica.gid
         del node.replicas[gid]
-        if isinstance(replica, ShardReplica):
-            del node.router.groups[gid]
+        node.router.groups.pop(gid, None)
         self.close_lane(replica)
         self._bury(gid, replica.replica_id, replica.rows.generation)
 

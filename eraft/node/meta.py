@@ -63,7 +63,8 @@ class MetaReplica(Replica):
         requests.check_row(key, row)
 
     def check_rows(self, rows: ReplicaRows) -> None:
-        if VersionChain(rows).newest is not None and VersionChain(rows).latest() is None:
+        versions = VersionChain(rows)
+        if versions.newest is not None and versions.latest() is None:
             raise ProtocolError("the newest version of the config table is not there")
 
     def reload(self) -> None:

@@ -417,7 +417,7 @@ class RaftGroup(Replica):
     @property
     def _owes_commit(self) -> bool:
         """Whether the commit index alone is a reason to persist the hard state."""
-        return self._change_awaits_disk and self._handed_state.commit != self.commit
+        return self._told_commit != self.commit != self._handed_state.commit
 
     def _lead(self, leadership: Leadership, run: Run, ready: Ready) -> None:
         """What only a leader does: reads, once its term has a committed entry, and appends."""

@@ -281,26 +281,20 @@ class Replica:
             self._become_follower(self.term, 0, "is no voter any more")
 
     @property
-    def _change_awaits_disk(self) -> bool:
-        """Whether this leader's disk does not know yet that a change of the members is committed.
+    def _told_commit(self) -> int:
+        """How far this replica may apply, and tells the others that the log is committed.
 
-        Until it does nobody hears so and it is not applied. Else a replica
-        that is out could be gone when the leader, which lost power, comes
-        back with the old configuration, and needs its vote: of two voters
-        the one that stays would be stuck for ever.
+        A leader whose disk does not know yet that a change of the members is
+        committed stops before it. Else a replica that is out could be gone
+        when the leader, which lost power, comes back with the old
+        configuration, and needs its vote: of two voters the one that stays
+        would be stuck for ever.
         """
         leadership = self._leadership
-        if leadership is None:
-            return False
-        known = max(self._durability.durable_commit, self.applied)
-        return known < leadership.pending_change <= self.commit
-
-    @property
-    def _told_commit(self) -> int:
-        """What this leader tells the others to be committed."""
-        leadership = self._leadership
-        if leadership is not None and self._change_awaits_disk:
-            return leadership.pending_change - 1
+        if leadership is not None:
+            change = leadership.pending_change
+            if self.applied < change <= self.commit and self._durability.durable_commit < change:
+                return change - 1
         return self.commit
 
     # Terms and roles
@@ -559,7 +553,7 @@ class Replica:
             term or self.term,
             index,
             log_term,
-            self.commit if self._leadership is None else self._told_commit,
+            self._told_commit,
             context,
             hint,
             reject,

@@ -75,17 +75,18 @@ def compaction(
         if moves:
             allowed_bytes -= pinned_bytes
         rows = group.old_rows(first)
-        if rows and budget_bytes <= 0:
+        if not rows:
+            continue
+        if budget_bytes <= 0:
             return items, True
-        if rows:
-            last = max(min(rows[-1].last_index, group.released), group.base_index)
-            if last > group.base_index and (moves or last >= rows[0].last_index):
-                items.append(compact_item(group.state.gid, last, _term(group, last, read)))
-                budget_bytes -= group.find(last).size_bytes
-            rows = [row for row in rows if row.last_index > last]
-            while moves and rows and budget_bytes > 0:
-                items.append(_copy(group, last + 1, rows, budget_bytes, read))
-                budget_bytes -= len(items[-1][3])
+        last = max(min(rows[-1].last_index, group.released), group.base_index)
+        if last > group.base_index and (moves or last >= rows[0].last_index):
+            items.append(compact_item(group.state.gid, last, _term(group, last, read)))
+            budget_bytes -= group.find(last).size_bytes
+        rows = [row for row in rows if row.last_index > last]
+        while moves and rows and budget_bytes > 0:
+            items.append(_copy(group, last + 1, rows, budget_bytes, read))
+            budget_bytes -= len(items[-1][3])
         if rows and moves:
             return items, True
         if rows and move:

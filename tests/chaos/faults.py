@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from eraft.cli.members import Members
 from tests.chaos.cluster import CLIENTS, ChaosCluster, ChaosNode
 from tests.chaos.fill import VALUE_BYTES, fill
 from tests.cli.local import WAIT_S, wait_until
-from tests.cluster.damage import durable_byte, flipped, tear
+from tests.cluster.damage import bad_syncs, durable_byte, flipped, tear
 
 LEFT_BEHIND_BYTES = 24 * limits.MIB
 
@@ -168,15 +167,8 @@ def failing_sync(scene: Scene) -> Iterator[None]:
     victim = scene.victim
     assert victim.process is not None
     said = len(victim.text())
-    words = ["strace", "-f", "-qq", "-p", str(victim.process.pid), "-e", "trace=fdatasync"]
-    tracer = subprocess.Popen(
-        [*words, "-e", "inject=fdatasync:error=EIO", "-o", "/dev/null"], start_new_session=True
-    )
-    try:
+    with bad_syncs(victim.process.pid, "error=EIO"):
         wait_until(lambda: not victim.running, "the node stops")
-    finally:
-        tracer.kill()
-        tracer.wait()
     assert victim.process.wait() == 1
     assert "fsync is not retried" in victim.text()[said:]
     yield

@@ -37,7 +37,23 @@ GAP_FAULTS: dict[str, Fault] = {
 }
 
 
-class Writer(threading.Thread):
+class Beside(threading.Thread):
+    """A thread that runs while a block does; a context. `run` ends once `_over` is set."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self.join()
+
+
+class Writer(Beside):
     """A client in a closed loop that writes one key and knows when each write was acknowledged.
 
     When the leader does not answer it asks the others in turn, and does not
@@ -45,7 +61,7 @@ class Writer(threading.Thread):
     """
 
     def __init__(self, cluster: ChaosCluster, key: str) -> None:
-        super().__init__(name=f"writer of {key}", daemon=True)
+        super().__init__(f"writer of {key}")
         self.acknowledged_s: list[float] = []
         self.failure = ""
         self._cluster = cluster
@@ -55,24 +71,15 @@ class Writer(threading.Thread):
         self._lost_s = 0.0
         self._wires: dict[str, Wire] = {}
         self._leader = ""
-        self._stopping = threading.Event()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self.join()
 
     def run(self) -> None:
         try:
             self._cluster.network.enter(CLIENTS)
             for number in itertools.count():
-                if self._stopping.is_set():
+                if self._over.is_set():
                     break
                 if not self._write(number):
-                    self._stopping.wait(BACK_OFF_S)
+                    self._over.wait(BACK_OFF_S)
         except Exception as error:
             self.failure = repr(error)
         finally:
@@ -175,22 +182,13 @@ def show_restart(directory: Path, size_bytes: int) -> None:
         assert found >= size_bytes // VALUE_BYTES, f"only {found} keys are left"
 
 
-class DiskWatch(threading.Thread):
-    """Looks all the time how much room the nodes take on their disks; a context."""
+class DiskWatch(Beside):
+    """Looks all the time how much room the nodes take on their disks."""
 
     def __init__(self, cluster: ChaosCluster) -> None:
-        super().__init__(name="disk watch", daemon=True)
+        super().__init__("disk watch")
         self.most_bytes = 0
         self._cluster = cluster
-        self._over = threading.Event()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self.join()
 
     def run(self) -> None:
         while not self._over.wait(DISK_LOOK_S):

@@ -1,7 +1,8 @@
-"""Damage to the files of a node that does not run."""
+"""Damage to the files of a node that does not run, and syncs of one that does."""
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -34,6 +35,18 @@ def flipped(path: Path, offset: int) -> Iterator[None]:
         yield
     finally:
         flip()
+
+
+@contextmanager
+def bad_syncs(pid: int, how: str) -> Iterator[None]:
+    """Until the end each fdatasync of the process goes as strace is told by `how`."""
+    words = ["strace", "-f", "-qq", "-p", str(pid), "-e", "trace=fdatasync"]
+    inject = ["-e", f"inject=fdatasync:{how}", "-o", "/dev/null"]
+    with subprocess.Popen([*words, *inject], start_new_session=True) as tracer:
+        try:
+            yield
+        finally:
+            tracer.kill()
 
 
 def used_bytes(path: Path) -> int:

@@ -18,7 +18,7 @@ from eraft.cli import processes
 from eraft.errors import ConfigError
 from eraft.storage.segments import HEADER_BYTES, HEADER_USED_BYTES
 from tests.cli.local import eraft, wait_until
-from tests.cluster.damage import durable_byte, flipped, tear, used_bytes
+from tests.cluster.damage import bad_syncs, durable_byte, flipped, tear, used_bytes
 from tests.cluster.nodes import Cluster, Node, Wire, command, segments
 
 MIB = limits.MIB
@@ -328,21 +328,14 @@ def test_a_sync_that_never_comes_back_does_not_keep_the_process(
     node = make_node().format().start()
     node.open()
     assert node.process is not None
-    words = ["strace", "-f", "-qq", "-p", str(node.process.pid), "-e", "trace=fdatasync"]
-    hang = [*words, "-e", "inject=fdatasync:delay_enter=600000000", "-o", "/dev/null"]
-    with subprocess.Popen(hang, start_new_session=True) as tracer:
-        try:
-            wait_until(lambda: traced(node.process), "it is traced")
-            with Wire(node.client) as wire:
-                wire.send(command("SET", "a", "1"))
-                wait_until(lambda: "waiting for the disk" in node.text(), "the disk hangs")
-            node.process.send_signal(signal.SIGTERM)
-            wait_until(
-                lambda: "the node stops without its disk" in node.text(),
-                "the node gives up",
-            )
-        finally:
-            tracer.kill()  # only then the thread that hangs can end
+    with bad_syncs(node.process.pid, "delay_enter=600000000"):
+        wait_until(lambda: traced(node.process), "it is traced")
+        with Wire(node.client) as wire:
+            wire.send(command("SET", "a", "1"))
+            wait_until(lambda: "waiting for the disk" in node.text(), "the disk hangs")
+        node.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: "the node stops without its disk" in node.text(), "the node gives up")
+    # Only now the thread that hung can end.
     assert node.process.wait(10) == 1
     node.start()
     node.process.send_signal(signal.SIGTERM)

@@ -356,24 +356,44 @@ class Interrupted(Exception):
     """The process ends here."""
 
 
-class Breaking:
-    """Files of which the n-th change, and all after it, do not happen."""
+class Failing:
+    """Files of which the n-th change, and all after it, fail with `error`.
 
-    def __init__(self, files: MemoryFiles, changes: int) -> None:
+    Whether the change is there then is up to `happens`.
+    """
+
+    changes = ("rename", "remove", "publish", "create")
+
+    def __init__(
+        self, files: MemoryFiles, left: int, error: Exception, happens: bool = False
+    ) -> None:
         self._files = files
-        self._left = changes
+        self._left = left
+        self._error = error
+        self._happens = happens
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._files, name)
 
         def call(*args: Any) -> Any:
-            if name in ("rename", "remove", "publish", "create"):
-                if not self._left:
-                    raise Interrupted
+            fails = name in self.changes and not self._left
+            if name in self.changes and not fails:
                 self._left -= 1
-            return method(*args)
+            found = method(*args) if self._happens or not fails else None
+            if fails:
+                raise self._error
+            return found
 
         return call
+
+
+class Unsynced(Failing):
+    """Their directory cannot be synced, from the n-th change on that needs it."""
+
+    changes = ("rename", "remove", "publish")
+
+    def __init__(self, files: MemoryFiles, left: int) -> None:
+        super().__init__(files, left, OSError(errno.EIO, "test"), happens=True)
 
 
 @pytest.mark.parametrize("changes", range(8))
@@ -388,7 +408,8 @@ def test_a_crash_between_any_two_steps_of_recycling(new_log: NewLog, changes: in
                 carry_out(log, log.append([entries_item(1, number, entry(number))]))
                 for preparation in log.preparations():
                     if preparation.removed or preparation.recycled:
-                        preparation.run(Breaking(files, changes))  # type: ignore[arg-type]
+                        failing = Failing(files, changes, Interrupted())
+                        preparation.run(failing)  # type: ignore[arg-type]
                         raise Interrupted
                     preparation.run(files)
                     log.prepared(preparation)
@@ -399,27 +420,6 @@ def test_a_crash_between_any_two_steps_of_recycling(new_log: NewLog, changes: in
         fill(again, files, number + 1, number + 200)
         assert again.segments <= RETAINED + 4
         assert len(files.names()) == again.segments
-
-
-class Unsynced:
-    """Files whose directory cannot be synced, from the n-th change on; the change is there."""
-
-    def __init__(self, files: MemoryFiles, changes: int) -> None:
-        self._files = files
-        self._left = changes
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._files, name)
-
-        def call(*args: Any) -> Any:
-            found = method(*args)
-            if name in ("rename", "remove", "publish"):
-                if not self._left:
-                    raise OSError(errno.EIO, "test")
-                self._left -= 1
-            return found
-
-        return call
 
 
 @pytest.mark.parametrize("changes", range(8))
@@ -589,7 +589,7 @@ def test_a_spare_that_is_too_small_stays_until_another_one_is_there(new_log: New
     for changes in range(2):
         again = reopened(files)
         assert again.groups[1].last_index == number - 1
-        again._files = Breaking(files, changes)  # type: ignore[assignment]
+        again._files = Failing(files, changes, Interrupted())  # type: ignore[assignment]
         with pytest.raises(Interrupted):
             again.append([entries_item(1, number, entry(number, 2 * SEGMENT))])
         files.crash(random.Random(1))
