@@ -120,20 +120,18 @@ class RaftGroup(Replica):
             raise ConfChangeRefused(
                 f"group {self.gid}: no entry of term {self.term} is committed yet"
             )
-        if self.applied < leadership.pending_change:
+        if self.applied < self._pending_change:
             raise ConfChangeRefused(
-                f"group {self.gid}: a change up to index {leadership.pending_change} may be under"
+                f"group {self.gid}: a change up to index {self._pending_change} may be under"
                 f" way, applied is {self.applied}"
             )
         confchange.changed(self.conf, change)
         return self._append_change(confchange.encode(change))
 
     def _append_change(self, payload: bytes) -> int:
-        assert self._leadership is not None
         self._dirty = True
-        index = self.log.append(self.term, CONF_CHANGE, payload)
-        self._leadership.pending_change = index
-        return index
+        self._pending_change = self.log.append(self.term, CONF_CHANGE, payload)
+        return self._pending_change
 
     def apply_conf_change(self, index: int, payload: bytes) -> ConfState:
         """The host applies an entry of kind CONF_CHANGE; returns the configuration after it.
@@ -206,8 +204,7 @@ class RaftGroup(Replica):
                 f" {self._handed_apply} handed out"
             )
         self.applied = index
-        leadership = self._leadership
-        if self.conf.auto_leave and leadership is not None and index >= leadership.pending_change:
+        if self.conf.auto_leave and self.role is LEADER and index >= self._pending_change:
             # A new leader comes here with the first entry of its term.
             self._append_change(confchange.encode(confchange.LEAVE_JOINT))
         log = self.log

@@ -29,10 +29,6 @@ class Leadership:
     committed, and it may not count replicas for them (paper, sections 5.4.2
     and 8). `first_index` is that entry.
 
-    `pending_change` is the last entry that may change the configuration:
-    until it is applied, no other change may be proposed. At the start that
-    is whatever was inherited.
-
     `transferee` is the replica that leadership is being handed to, 0 for none.
     """
 
@@ -46,7 +42,6 @@ class Leadership:
         "_transfer_ends",
         "_transfer_told",
         "first_index",
-        "pending_change",
         "reads",
         "remote_reads",
         "snapshots",
@@ -63,7 +58,6 @@ class Leadership:
         durable_index: int,
     ) -> None:
         self.term = term
-        self.pending_change = log.last_index
         self.first_index = log.append(term, NOOP, b"")
         self.reads = ReadRounds(conf)
         self.remote_reads: dict[int, Message] = {}

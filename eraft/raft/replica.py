@@ -100,6 +100,10 @@ class Replica:
         self._removed: set[int] = set()
         self._durability = Durability(log.last_index, hard_state.term, self.commit)
         self._leadership: Leadership | None = None
+        self._pending_change = 0
+        """The last entry that may change the configuration, as of the time when this replica led
+        last: until it is applied, no other change may be proposed. At first that is whatever was
+        inherited."""
         self._ballot: Ballot | None = None
         self._elapsed = 0
         self._timeout = 0
@@ -285,16 +289,14 @@ class Replica:
         """How far this replica may apply, and tells the others that the log is committed.
 
         A leader whose disk does not know yet that a change of the members is
-        committed stops before it. Else a replica that is out could be gone
-        when the leader, which lost power, comes back with the old
-        configuration, and needs its vote: of two voters the one that stays
-        would be stuck for ever.
+        committed stops before it, also once it has stepped down. Else a
+        replica that is out could be gone when this one, which lost power,
+        comes back with the old configuration, and needs its vote: of two
+        voters the one that stays would be stuck for ever.
         """
-        leadership = self._leadership
-        if leadership is not None:
-            change = leadership.pending_change
-            if self.applied < change <= self.commit and self._durability.durable_commit < change:
-                return change - 1
+        change = self._pending_change
+        if self.applied < change <= self.commit and self._durability.durable_commit < change:
+            return change - 1
         return self.commit
 
     # Terms and roles
@@ -369,6 +371,7 @@ class Replica:
     def _become_leader(self) -> None:
         self._ballot = None
         self._elapsed = 0
+        self._pending_change = self.log.last_index
         self._leadership = Leadership(
             self.config, self.conf, self.term, self.log, self._durability.durable_index
         )

@@ -268,6 +268,28 @@ def test_nobody_hears_of_a_change_before_the_leader_s_disk_knows_that_it_is_comm
     assert {m.commit for m in solo.take().messages} == {index}
 
 
+def test_a_leader_that_steps_down_does_not_tell_either_what_its_disk_does_not_know() -> None:
+    """Its disk stalls with the commit index on the way: that is when it steps down."""
+    solo = Solo(2).lead()
+    group = solo.group
+    index = group.propose_conf_change(remove(2))
+    solo.settle()
+    group.propose(b"longer than what the other one has")
+    solo.acknowledge(2, index)
+    assert group.commit == index
+    tokens = [solo.take().token]
+    group.step_down("the disk does not answer")
+    solo.hear(MessageKind.PRE_VOTE, 2, term=group.term + 1, index=index, log_term=1)
+    ready = solo.take()
+    assert ready.apply is None
+    (refusal,) = ready.messages
+    assert refusal.reject and refusal.commit < index, "a crash now leads back to the two of them"
+    group.persisted(max(*tokens, ready.token))
+    assert solo.take().apply == (index, index)
+    solo.hear(MessageKind.PRE_VOTE, 2, term=group.term + 1, index=index, log_term=1)
+    assert {m.commit for m in solo.take().messages} == {index}
+
+
 def copy_of(log: entries.EntryLog) -> entries.EntryLog:
     """What a restart finds of it."""
     copy = entries.EntryLog()
