@@ -129,6 +129,8 @@ class GroupIndex:
         keep = bisect_left(self._firsts, first_index)
         if keep and self._lasts[keep - 1] >= first_index:
             self._lasts[keep - 1] = first_index - 1
+            if first_index - 1 == self.base_index:
+                keep = 0  # nothing is left of it
         elif (
             keep == len(self._firsts) > 0
             and self._lasts[-1] == first_index - 1

@@ -265,6 +265,18 @@ def test_entries_behind_and_in_place_of_copies(new_log: NewLog) -> None:
             assert one.read(2, 4, first, 1 << 30) == (b"".join(blobs[3:]), first)
 
 
+def test_a_row_of_which_only_compacted_entries_are_left_pins_nothing(new_log: NewLog) -> None:
+    """Half of it is compacted, the rest replaced: it counts for nobody."""
+    files, log = new_log(log_options(**OPTIONS))
+    blob = b"".join(entry(number) for number in range(1, 11))
+    carry_out(log, log.append([entries_item(2, 1, blob)]))
+    carry_out(log, log.append([compact_item(2, 5, 1), entries_item(2, 6, entry(70))]))
+    fill(log, files, 1, 600, quiet=5)
+    assert log.segments <= RETAINED + 4
+    for one in (log, reopened(files)):
+        assert one.read(2, 6, 6, 0) == (entry(70), 6)
+
+
 @pytest.mark.parametrize(
     ("first", "count", "fits"),
     [(1, 10, True), (1, 20, True), (11, 10, True), (1, 9, False), (2, 9, False), (11, 11, False)],
