@@ -16,7 +16,14 @@ GID = 1
 STEP_US = 10_000
 
 
-def reliable() -> Conditions:
+SMALL_LOG = {"segment_bytes": 8 * 1024, "retention_bytes": 1024, "tail_bytes": 1024}
+"""Sizes for conditions under which a log keeps only what its own groups need."""
+SMALL_LOG_LIMIT_BYTES = 8 * SMALL_LOG["segment_bytes"]
+"""What such a log takes on disk at most while its groups go on, spare segments included."""
+FILLING = "x" * 1000
+
+
+def reliable(**sizes: int) -> Conditions:
     """A fast network that loses nothing by itself, and good disks."""
     return Conditions(
         network_us=(200, 1_000),
@@ -25,20 +32,21 @@ def reliable() -> Conditions:
         notice_us=(100, 1_000),
         disk_us=(200, 1_000),
         flush_us=(10_000, 500_000),
+        **sizes,
     )
 
 
-def unreliable() -> Conditions:
+def unreliable(**sizes: int) -> Conditions:
     """0 to 26 ms on the way, and one message in ten is lost."""
-    conditions = reliable()
+    conditions = reliable(**sizes)
     conditions.network_us = (0, 26_000)
     conditions.drop = 0.1
     return conditions
 
 
-def reordering() -> Conditions:
+def reordering(**sizes: int) -> Conditions:
     """The same, and many messages come up to 2.2 s later."""
-    conditions = unreliable()
+    conditions = unreliable(**sizes)
     conditions.late = 0.3
     conditions.late_us = (200_000, 2_200_000)
     return conditions
@@ -85,6 +93,18 @@ class Scene:
     def replica(self, node_id: int) -> Replica:
         """The replica of the group on a node."""
         return self.world.nodes[node_id].replicas[GID]
+
+    def generation(self, node_id: int) -> int:
+        """Of the node's rows of the group: another one since it went on from a snapshot."""
+        return self.replica(node_id).rows.generation
+
+    def compacted(self, node_id: int) -> int:
+        """The last entry of the group that is not in the node's log any more."""
+        return self.world.nodes[node_id].log.groups[GID].base_index
+
+    def log_bytes(self) -> int:
+        """What the largest log takes on disk."""
+        return max(node.log.size_bytes for node in self.world.nodes.values())
 
     @property
     def leader(self) -> int:
@@ -168,6 +188,23 @@ class Scene:
 
         left = list(commands)
         self.until(attempted, seconds)
+
+    def compact(self, among: Iterable[int] = (), seconds: float = 10.0) -> None:
+        """Write until the logs of these nodes (or all that run) have nothing of what is there now.
+
+        Who is not among them and has not got it yet can only get it by a snapshot.
+        """
+        nodes = list(among or self.world.nodes)
+        last = max(self.replica(node_id).raft.last_index for node_id in nodes)
+        end_s = self.world.now_s + seconds
+        while any(self.compacted(node_id) <= last for node_id in nodes):
+            assert self.world.now_s < end_s, "the logs are not compacted"
+            leader = self.leads_among(nodes)
+            conversation = self.world.connect(leader)
+            conversation.send(f"SET filling {FILLING}")
+            self.until(lambda at=leader, it=conversation: it.received or self.leader != at)
+            conversation.hang_up()
+            self.run(0.1)
 
     def agree(self, count: int = 1, among: Iterable[int] = (), seconds: float = 10.0) -> None:
         """That many writes are executed, and these nodes (or all that run) have them applied."""

@@ -17,12 +17,11 @@ from tests.linear.checker import explain_all
 from tests.sim.checks import VALUE
 from tests.sim.clients import Script
 from tests.sim.conditions import Conditions
-from tests.sim.scene import Scene, reliable, unreliable
+from tests.sim.scene import SMALL_LOG, SMALL_LOG_LIMIT_BYTES, Scene, reliable, unreliable
 from tests.sim.world import World, opened
 
 ROUNDS = 3
 ROUND_S = 4.0
-COMPACTING = {"segment_bytes": 8 * 1024, "retention_bytes": 16 * 1024}
 
 
 def appends_in_order(scene: Scene, key: bytes) -> None:
@@ -70,24 +69,26 @@ def generic(
     seed: int = 1,
 ) -> Scene:
     """Rounds of load with trouble, each with a quiet end in which everything has to be right."""
-    conditions = reliable()
-    if compacting:
-        conditions.segment_bytes = COMPACTING["segment_bytes"]
-        # Who was cut off catches up from what the others' logs retain.
-        conditions.retention_bytes = COMPACTING["retention_bytes"] * (256 if partitions else 1)
-    scene = Scene(nodes, seed, clients, conditions)
-    quiet, loud = reliable(), unreliable() if lossy else reliable()
+    sizes = SMALL_LOG if compacting else {}
+    quiet, loud = reliable(**sizes), (unreliable if lossy else reliable)(**sizes)
+    scene = Scene(nodes, seed, clients, quiet)
+    generations = [scene.generation(node_id) for node_id in scene.world.ids]
     for _ in range(ROUNDS):
         scene.world.conditions = loud
         next_s = 0.0
         end_s = scene.world.now_s + ROUND_S
+        majority = scene.world.ids
         while scene.world.now_s < end_s:
             if partitions and scene.world.now_s > next_s:
                 next_s = scene.world.now_s + 0.8 + 0.2 * scene.dice.random()
-                scene.part(*(it for it in scene.world.ids if scene.dice.random() < 0.5))
+                part = [it for it in scene.world.ids if scene.dice.random() < 0.5]
+                scene.part(*part)
+                majority = max(part, scene.others(*part), key=len)
             for script in scene.clients:
                 keep_busy(scene, script, random_keys)
             scene.run(0.05)
+        if compacting:
+            scene.compact(majority)
         scene.world.conditions = quiet
         scene.world.heal()
         if crash:
@@ -98,7 +99,11 @@ def generic(
         scene.execute([("GETRANGE", scene.key)], 20)
         if not random_keys:
             appends_in_order(scene, scene.key)
+        if compacting:
+            assert scene.log_bytes() <= SMALL_LOG_LIMIT_BYTES
     scene.reckon()
+    if compacting and partitions:
+        assert [scene.generation(node_id) for node_id in scene.world.ids] != generations
     assert sum(script.executed for script in scene.clients) > 10 * clients
     return scene
 
@@ -112,6 +117,10 @@ def test_appends(
     clients: int, lossy: bool, crash: bool, partitions: bool, compacting: bool
 ) -> None:
     generic(clients=clients, lossy=lossy, crash=crash, partitions=partitions, compacting=compacting)
+
+
+def test_many_clients_and_restarts_with_small_logs() -> None:
+    generic(clients=20, crash=True, compacting=True)
 
 
 @pytest.mark.parametrize("compacting", [False, True])
@@ -129,10 +138,8 @@ def test_many_clients_many_nodes_any_key_all_trouble(compacting: bool) -> None:
 
 @pytest.mark.parametrize("compacting", [False, True])
 def test_a_thousand_appends_take_less_than_33_ms_each(compacting: bool) -> None:
-    conditions = reliable()
+    conditions = reliable(**(SMALL_LOG if compacting else {}))
     conditions.disk_us = (500, 3_000)
-    if compacting:
-        conditions.retention_bytes = COMPACTING["retention_bytes"]
     scene, count = Scene(conditions=conditions), 1000
     script = scene.clients[0]
     script.go_to(scene.leader)
@@ -142,6 +149,7 @@ def test_a_thousand_appends_take_less_than_33_ms_each(compacting: bool) -> None:
             script.send([("APPEND", scene.key)])
         scene.world.run_for(1_000)
     assert (scene.world.now_s - started_s) / count < 0.033
+    assert bool(scene.compacted(scene.leader)) == compacting
 
 
 def test_one_key_over_an_unreliable_network() -> None:
@@ -176,20 +184,6 @@ def test_one_partition() -> None:
         scene.until(lambda it=scene.clients[client]: not it.waiting, 3)
         scene.execute([("SET" if client == 1 else "GET", scene.key)], 3, client)
     scene.execute([("GET", scene.key)], client=0)
-    scene.reckon()
-
-
-def test_the_log_stays_small() -> None:
-    """However much was written, it is a few times what it may be before it is compacted."""
-    conditions = reliable()
-    conditions.segment_bytes = COMPACTING["segment_bytes"]
-    conditions.retention_bytes = COMPACTING["retention_bytes"]
-    scene = Scene(conditions=conditions)
-    for _ in range(8):
-        scene.execute([("SET", scene.key)] * 100, 60)
-        scene.run(1)
-        for node in scene.world.nodes.values():
-            assert node.log.size_bytes <= 8 * conditions.retention_bytes
     scene.reckon()
 
 
