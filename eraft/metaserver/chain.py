@@ -24,6 +24,8 @@ _U64 = struct.Struct(">Q")
 _VERSION = b"v"
 _FULL = b"F"
 _DIFF = b"D"
+_COUNT_LIMIT = 1 << 62
+"""No cluster has as many versions or replica ids: counting on from here stays readable."""
 
 
 class VersionChain:
@@ -142,20 +144,25 @@ def follow(table: ConfigTable, update: bytes) -> list[tuple[ConfigTable, ConfigT
     form = schema.record(schema.document(update, "table update"), "table update", _UPDATE_FIELDS)
     if form["table"] is not None:
         newer = ConfigTable.from_dict(form["table"])
-        _check_metaserver(newer)
+        _check_newest(newer)
         return [(newer, None)] if newer.version > table.version else []
     found = [table]
     for item in schema.sequence(form["diffs"], "table update: diffs", limits.TABLE_UPDATE_DIFFS):
         diff = Diff.from_dict(item)
         if diff.version > found[-1].version:
             found.append(diff.apply(found[-1]))
-            _check_metaserver(found[-1])
+            _check_newest(found[-1])
     return [(after, before) for before, after in pairwise(found)]
 
 
-def _check_metaserver(table: ConfigTable) -> None:
+def _check_newest(table: ConfigTable) -> None:
+    """Raise ProtocolError if no cluster can go on from this version."""
     if METASERVER_GID not in table.groups:
-        raise ProtocolError(f"table update: version {table.version} has no metaserver")
+        raise ProtocolError(f"config table: version {table.version} has no metaserver")
+    if max(table.version, table.next_replica_id) >= _COUNT_LIMIT:
+        raise ProtocolError(
+            f"config table: version {table.version}, next replica id {table.next_replica_id}"
+        )
 
 
 def check_row(key: bytes, row: bytes) -> None:
@@ -168,6 +175,17 @@ def check_row(key: bytes, row: bytes) -> None:
             ConfigTable.from_json(body)
         else:
             Diff.from_json(body)
+
+
+def check_rows(rows: ReplicaRows) -> None:
+    """Raise ProtocolError if the newest version is not there, or nobody can go on from it."""
+    chain = VersionChain(rows)
+    if chain.newest is None:
+        return
+    table = chain.latest()
+    if table is None or table.version != chain.newest:
+        raise ProtocolError(f"version chain: the newest version, {chain.newest}, is not there")
+    _check_newest(table)
 
 
 _UPDATE_FIELDS = ("table", "diffs")

@@ -57,7 +57,12 @@ class MetaMachine:
             return table.to_dict()
         if query.version > table.version:
             return f"no version {query.version}: the newest is {table.version}"
-        return _readable(VersionChain(rows).at(query.version), query.version).to_dict()
+        try:
+            found = VersionChain(rows).at(query.version)
+        except ProtocolError as error:
+            return str(error)
+        # Of what came with a snapshot only the newest version was looked at.
+        return found.to_dict() if found is not None else f"version {query.version} is not there"
 
     def apply(
         self, rows: ReplicaRows, index: int, term: int, payload: bytes, replies: list[Any] | None

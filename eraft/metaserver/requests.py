@@ -18,6 +18,7 @@ _REPLY = b"r"
 _PLACE = b"p"
 _U64 = struct.Struct(">Q")
 _DIGEST_BYTES = 16
+_COUNT_LIMIT = 1 << 62
 
 
 class RequestLog:
@@ -66,7 +67,8 @@ def check_row(key: bytes, row: bytes) -> None:
     """Raise ProtocolError if a row of the log, its key from the kind on, cannot be read."""
     try:
         if key == bytes((layout.META,)) + _COUNT:
-            _U64.unpack(row)
+            if _U64.unpack(row)[0] >= _COUNT_LIMIT:
+                raise ProtocolError("request log: more requests than there can have been")
         elif key[:2] == bytes((layout.DATA,)) + _REPLY:
             orjson.loads(row[_DIGEST_BYTES:])
     except (struct.error, orjson.JSONDecodeError) as error:

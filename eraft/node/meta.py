@@ -9,7 +9,6 @@ from eraft import limits
 from eraft._impl import resp
 from eraft.errors import NotLeader, ProtocolError
 from eraft.metaserver import chain, operations, requests
-from eraft.metaserver.chain import VersionChain
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.machine import MetaMachine
 from eraft.metaserver.members import Reply
@@ -63,9 +62,7 @@ class MetaReplica(Replica):
         requests.check_row(key, row)
 
     def check_rows(self, rows: ReplicaRows) -> None:
-        versions = VersionChain(rows)
-        if versions.newest is not None and versions.latest() is None:
-            raise ProtocolError("the newest version of the config table is not there")
+        chain.check_rows(rows)
 
     def reload(self) -> None:
         self.machine = MetaMachine(founding_table(self.node.identity.metaserver))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eraft import limits
 from eraft.errors import InvariantViolation, ProtocolError
-from eraft.metaserver.chain import VersionChain, check_row, follow
+from eraft.metaserver.chain import VersionChain, check_row, check_rows, follow
 from eraft.metaserver.founding import founding_table
 from eraft.metaserver.table import ConfigTable, Group
 from eraft.storage.state import ReplicaRows
@@ -207,8 +207,33 @@ def test_rows_of_a_snapshot_that_nobody_can_read() -> None:
             check_row(key, row)
 
 
-def test_an_update_without_the_metaserver_is_refused() -> None:
-    table = replace(HISTORY[5], groups={}, buckets=(), opened=False)
+NOT_TO_GO_ON_FROM = {
+    "has no metaserver": replace(HISTORY[5], groups={}, buckets=(), opened=False),
+    f"version {1 << 62}": replace(HISTORY[5], version=1 << 62),
+    f"next replica id {1 << 62}": replace(HISTORY[5], next_replica_id=1 << 62),
+}
+"""Tables that are well-formed, but after which the next change would break a node."""
+
+
+@pytest.mark.parametrize("why", NOT_TO_GO_ON_FROM)
+def test_a_newest_version_that_nobody_can_go_on_from_is_refused(why: str) -> None:
+    table = NOT_TO_GO_ON_FROM[why]
     update = orjson.dumps({"table": table.to_dict(), "diffs": []})
-    with pytest.raises(ProtocolError, match="has no metaserver"):
+    with pytest.raises(ProtocolError, match=why):
         follow(HISTORY[1], update)
+    rows = new_rows()
+    filled(rows, [table])
+    with pytest.raises(ProtocolError, match=why):
+        check_rows(rows)
+
+
+@pytest.mark.parametrize("named", [1, 7])
+def test_rows_whose_newest_version_is_another_one_are_refused(named: int) -> None:
+    rows = new_rows()
+    check_rows(rows)
+    filled(rows, HISTORY[:6])
+    check_rows(rows)
+    rows.put(rows.data_prefix + b"v" + named.to_bytes(8, "big"), b"F" + HISTORY[5].to_json())
+    rows.set_meta(b"version", named.to_bytes(8, "big"))
+    with pytest.raises(ProtocolError, match=f"the newest version, {named}, is not there"):
+        check_rows(rows)

@@ -23,6 +23,7 @@ from eraft.metaserver.operations import (
     decode,
     encode,
 )
+from eraft.metaserver.requests import check_row
 from eraft.metaserver.table import BucketRange, ConfigTable, Group, check
 from eraft.storage.state import ReplicaRows
 from eraft.types import NodeAddress, ReplicaAddress
@@ -170,6 +171,27 @@ def test_query_shows_every_version(meta: Metaserver) -> None:
     assert meta.request(Query(5)) == "no version 5: the newest is 4"
     assert Metaserver().request(Query(0)) == FOUNDING.to_dict()
     assert Metaserver().request(Query(1)) == "no version 1: the newest is 0"
+
+
+@pytest.mark.parametrize("row", [None, b"D{}", b"F{}"])
+def test_a_version_that_a_snapshot_left_out_is_an_error(
+    meta: Metaserver, row: bytes | None
+) -> None:
+    key = meta.rows.data_prefix + b"v" + (1).to_bytes(8, "big")
+    if row is None:
+        meta.rows.delete(key)
+    else:
+        meta.rows.put(key, row)
+    assert isinstance(meta.machine.query(meta.rows, Query(1)), str)
+    assert meta.machine.query(meta.rows, Query()) == meta.machine.table(meta.rows).to_dict()
+
+
+def test_a_count_of_requests_that_cannot_be_is_refused() -> None:
+    key = b"\x01requests"
+    check_row(key, ((1 << 62) - 1).to_bytes(8, "big"))
+    for row in (b"\xff" * 8, b"\0" * 7):
+        with pytest.raises(ProtocolError, match="request log"):
+            check_row(key, row)
 
 
 @settings(max_examples=60, deadline=None)
