@@ -65,6 +65,8 @@ class Flushing:
             for replica in node.replicas.values()
             if not replica.rows.pending
         ]
+        # Who takes part in nothing needs all that it has, but not where that is in the log.
+        self._released += [(gid, state.generation, 0) for gid, state in node.quarantines.items()]
         return True
 
     def finished(self) -> None:

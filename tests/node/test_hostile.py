@@ -71,10 +71,10 @@ class Unchecked:
 
 
 @contextmanager
-def cluster(seed: int = 1) -> Iterator[World]:
+def cluster(conditions: Conditions | None = None) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worlds, "Checks", Unchecked)
-        yield reopened(GROUPS, 3, seed, Conditions())
+        yield reopened(GROUPS, 3, 1, conditions or Conditions())
 
 
 def key_of(world: World, gid: int) -> bytes:
@@ -216,6 +216,31 @@ def test_a_commit_beyond_the_log_takes_the_replica_out_until_the_node_starts_aga
         world.until(lambda: world.ready(1) and 1 in world.nodes[1].replicas, 200)
         world.isolate(HOSTILE)
         write(world, 1, b"it votes again")
+
+
+def test_the_log_does_not_grow_with_a_replica_that_was_taken_out() -> None:
+    """Also one of which nothing was flushed since the start."""
+    small = Conditions(segment_bytes=16 * 1024, retention_bytes=64 * 1024)
+    with cluster(small) as world:
+        write(world, 1, b"before")
+        world.tick(2)
+        row_keys = {it: row_key(world, it, 1) for it in HONEST}
+        world.crash(1)
+        world.start(1)
+        node = world.nodes[1]
+        own, last = ids(world, 1), node.replicas[1].entries.last_index
+        assert node.log.groups[1].released is None
+        head = {"gid": 1, "sender": own[HOSTILE], "to": own[1]}
+        term = node.replicas[1].raft.term + 1
+        say(world, 1, Message(MessageKind.HEARTBEAT, term=term, commit=last + 1, **head))
+        assert list(node.quarantines) == [1]
+        most_bytes = 0
+        for number in range(40):
+            write(world, 2, b"%d" % number * 8192)
+            world.tick(1)
+            most_bytes = max(most_bytes, node.log.size_bytes)
+        assert most_bytes < 64 * 1024 + 5 * 32 * 1024
+        others_go_on_and_nothing_is_lost(world, row_keys)
 
 
 NUMBERS = (0, 1, 2, 3, 1 << 32, TERM_LIMIT - 1, TERM_LIMIT, (1 << 63) - 1, (1 << 64) - 1)
