@@ -15,7 +15,8 @@ from eraft.raft import RaftGroup, Role, RoleChange
 from eraft.types import ConfState, HardState, Message, MessageKind
 
 if TYPE_CHECKING:
-    from tests.raft.network import Host, Network
+    from tests.raft.host import Host
+    from tests.raft.network import Network
 
 Entry = tuple[int, int, bytes]
 """term, kind, payload"""

@@ -113,3 +113,14 @@ PRE = Role.PRE_CANDIDATE
 
 def kinds(messages: Sequence[Message]) -> list[MessageKind]:
     return [MessageKind(message.kind) for message in messages]
+
+
+def appends(messages: Sequence[Message], to: int = 2) -> list[Message]:
+    """The appends for a peer."""
+    return [m for m in messages if m.kind == MessageKind.APPEND and m.to == to]
+
+
+def terms(solo: Solo) -> list[int]:
+    """Of the entries in memory."""
+    log = solo.group.log
+    return [log.term(index) for index in range(log.first_index, log.last_index + 1)]

@@ -3,7 +3,8 @@
 import pytest
 
 from eraft.raft import Role
-from tests.raft.network import Faults, Host, Network
+from tests.raft.host import Host
+from tests.raft.network import Faults, Network
 
 UNRELIABLE = Faults(drop=0.1, delay=(0.0, 0.5))
 REORDERING = Faults(drop=0.1, delay=(0.0, 0.5), late=0.6, late_delay=40.0)

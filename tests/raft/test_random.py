@@ -13,7 +13,8 @@ from eraft.errors import NotApplied, Overloaded, TransferUnderWay
 from eraft.raft import Role
 from eraft.raft.confchange import LEAVE_JOINT, Change, ChangeKind, ConfChange, Transition
 from eraft.types import ConfState
-from tests.raft.network import Faults, Host, Network
+from tests.raft.host import Host
+from tests.raft.network import Faults, Network
 
 SEEDS = int(os.environ.get("ERAFT_RAFT_SEEDS", "400"))
 ONE = os.environ.get("ERAFT_RAFT_SEED")
