@@ -8,9 +8,7 @@ They learn of committed entries from whoever knows first that they are.
 from __future__ import annotations
 
 import re
-import struct
 from collections import Counter, deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from eraft import limits
@@ -22,6 +20,17 @@ from eraft.storage import rows as layout
 from eraft.storage.items import Item, decode_group_state, decode_hard_state
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
+from tests.sim.check_elections import ElectionChecks
+from tests.sim.check_flow import FlowChecks
+from tests.sim.check_reads import ReadChecks
+from tests.sim.known import (
+    DocumentedLoss,
+    DurableGroup,
+    History,
+    Violation,
+    parse_entries,
+    recovered,
+)
 
 if TYPE_CHECKING:
     from tests.sim.world import World
@@ -29,7 +38,6 @@ if TYPE_CHECKING:
 VALUE = re.compile(rb"<\d+\.\d+>")
 """What clients of the simulator write is found in the log by this."""
 
-_ENTRY = struct.Struct("<IBQ")
 _COMMANDS = int(EntryKind.COMMANDS)
 _CONF_CHANGE = int(EntryKind.CONF_CHANGE)
 _APPEND_REPLY = int(MessageKind.APPEND_REPLY)
@@ -37,73 +45,8 @@ _VOTE = int(MessageKind.VOTE)
 _VOTE_REPLY = int(MessageKind.VOTE_REPLY)
 _HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
 LEADER = Role.LEADER
-NO_STATE = HardState()
 STALLED_S = 2 * limits.ELECTION_TICKS * limits.TICK_S
 """So long after its disk fell silent no node leads any more."""
-
-
-class Violation(AssertionError):
-    """One of the rules does not hold; the message begins with its name."""
-
-
-class DocumentedLoss(Exception):
-    """A damaged last record was taken for a torn one, which cannot be told apart."""
-
-
-def parse_entries(blob: bytes) -> list[tuple[int, int, bytes]]:
-    """Term, kind and payload of each entry."""
-    found = []
-    offset = 0
-    while offset < len(blob):
-        size, kind, term = _ENTRY.unpack_from(blob, offset)
-        offset += _ENTRY.size
-        found.append((term, kind, bytes(blob[offset : offset + size])))
-        offset += size
-    return found
-
-
-@dataclass(slots=True)
-class DurableGroup:
-    """What a node's disk has of one group."""
-
-    hard_state: HardState = NO_STATE
-    base_index: int = 0
-    base_term: int = 0
-    terms: list[int] = field(default_factory=list)
-    """Of the entries after the base."""
-    generation: int = 0
-    """Of the rows that the log builds on."""
-
-    @property
-    def last_index(self) -> int:
-        return self.base_index + len(self.terms)
-
-    def term(self, index: int) -> int:
-        """The term of an entry, 0 if it is not here."""
-        place = index - self.base_index - 1
-        if place == -1:
-            return self.base_term
-        return self.terms[place] if 0 <= place < len(self.terms) else 0
-
-    def since(self, index: int) -> list[int]:
-        """The term of that entry and of all after it."""
-        return [self.term(index), *self.terms[index - self.base_index :]]
-
-    def has(self, index: int, term: int) -> bool:
-        """Whether the entry is here, or in the state that the log builds on."""
-        return index <= self.base_index or self.term(index) == term
-
-
-@dataclass(slots=True)
-class History:
-    """What is known of one group over all of its replicas."""
-
-    entries: dict[tuple[int, int], tuple[int, int, bytes]] = field(default_factory=dict)
-    """(index, term) -> term before it, kind, payload, of every entry that was ever durable."""
-    committed: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """index -> its term, and a term in which it was certainly committed."""
-    top: int = 0
-    leaders: dict[int, int] = field(default_factory=dict)
 
 
 class Checks:
@@ -127,12 +70,24 @@ class Checks:
         self._seen: dict[tuple[int, int, int], tuple[int, int, Role, int]] = {}
         self._confs: dict[tuple[int, int, int], tuple[ConfState, ConfState]] = {}
         """The configuration before the last turn and after it."""
+        self._refused: set[bytes] = set()
+        """What clients were told that it was not written."""
+        self._wiped: set[int] = set()
+        self._flow = FlowChecks()
+        self._elections = ElectionChecks(self)
+        self._reads = ReadChecks(self)
 
     # The disk
 
     def formatted(self, node_id: int) -> None:
         """The node has an empty disk."""
-        self.disks.pop(node_id, None)
+        if self.disks.pop(node_id, None) is not None:
+            self._wiped.add(node_id)
+
+    def greeted(self, a: int, b: int) -> None:
+        """Two nodes have accepted each other."""
+        if (a in self._wiped) != (b in self._wiped):
+            raise Violation(f"wiped node: nodes {a} and {b} do not mind that one has another disk")
 
     def opened(self, node_id: int, log: WriteAheadLog | None, corrupt: str) -> None:
         """A node recovers: it must find exactly what was durable, or say that it does not.
@@ -153,7 +108,7 @@ class Checks:
                 self._apply(node_id, *under_way.popleft())
             self._compare(node_id, log)
         else:
-            self.disks[node_id] = {gid: _recovered(log, gid) for gid in log.groups}
+            self.disks[node_id] = {gid: recovered(log, gid) for gid in log.groups}
             self._positions[node_id] = log.position
         self._under_way[node_id] = deque()
 
@@ -172,7 +127,7 @@ class Checks:
                 f"recovery: node {node_id} has groups {list(log.groups)}, not {list(disk)}"
             )
         for gid, expected in disk.items():
-            found = _recovered(log, gid)
+            found = recovered(log, gid)
             first = max(found.base_index, expected.base_index)
             if (
                 found.hard_state != expected.hard_state
@@ -192,6 +147,8 @@ class Checks:
             raise Violation(f"recovery: node {node_id} has intact disks, but {node.quarantined}")
         if log is None or node.quarantined:
             return
+        for replica in node.replicas.values():
+            self._watch(node_id, replica)
         append, send = log.append, node.send
         under_way = self._under_way[node_id]
 
@@ -203,12 +160,19 @@ class Checks:
 
         def watched_send(to: int, message: Message, bulk: bool) -> None:
             self.sent[message.kind] += 1
+            self._elections.sent(message)
+            self._reads.sent(message)
+            self._flow.sent(node_id, message)
             if message.kind in (_APPEND_REPLY, _VOTE_REPLY, _VOTE, _HEARTBEAT_REPLY):
                 self._promised(node_id, message)
             send(to, message, bulk)
 
         log.append = watched_append  # type: ignore[method-assign,assignment]
         node.send = watched_send  # type: ignore[method-assign]
+
+    def _watch(self, node_id: int, replica: Replica) -> None:
+        self._elections.watch(node_id, replica)
+        self._reads.watch(node_id, replica)
 
     def crashed(self, node_id: int) -> None:
         """What is under way may become durable or not: `opened` finds out."""
@@ -233,6 +197,7 @@ class Checks:
                 self._hard_state(node_id, gid, group, decode_hard_state(payload))
             elif kind == codec.GROUP_STATE:
                 state = decode_group_state(payload)
+                group.replica_id = state.replica_id
                 self._hard_state(node_id, gid, group, state.hard_state)
                 group.base_index, group.base_term = state.base_index, state.base_term
                 group.generation = state.generation
@@ -246,13 +211,15 @@ class Checks:
             or new.commit < old.commit
         ):
             raise Violation(f"hard state: node {node_id}, group {gid}: {new} follows {old}")
+        if (new.term, new.vote) != (old.term, old.vote):
+            self._elections.voted(node_id, gid, group.replica_id, new)
         group.hard_state = new
 
     def _entries(
         self, node_id: int, gid: int, group: DurableGroup, first_index: int, blob: bytes
     ) -> None:
         """Log matching: the same index and term, the same entry and the same before it."""
-        known = self._group(gid).entries
+        known = self.group(gid).entries
         if not group.base_index < first_index <= group.last_index + 1:
             raise Violation(
                 f"log: node {node_id}, group {gid}: entries from {first_index} on do not fit a log"
@@ -274,7 +241,7 @@ class Checks:
 
     def _one_change(self, gid: int, group: DurableGroup, index: int, term: int) -> None:
         """A change waits for the one before it, and for its leader's first commit."""
-        known = self._group(gid)
+        known = self.group(gid)
         place = index - 1
         while place > max(known.top, group.base_index):
             entry = known.entries[place, group.term(place)]
@@ -290,7 +257,8 @@ class Checks:
                 f" the configuration, committed is {known.top} of term {group.term(known.top)}"
             )
 
-    def _group(self, gid: int) -> History:
+    def group(self, gid: int) -> History:
+        """What is known of a group."""
         found = self.groups.get(gid)
         if found is None:
             found = self.groups[gid] = History()
@@ -309,11 +277,6 @@ class Checks:
                     f"stalled disk: node {node_id} leads group {gid} although its disk has not"
                     f" answered for {stalled_s} s"
                 )
-            for peer in replica.raft.status().peers:
-                if peer.appends_in_flight > limits.APPENDS_IN_FLIGHT:
-                    raise Violation(
-                        f"flow control: group {gid} has {peer.appends_in_flight} appends in flight"
-                    )
 
     # Promises
 
@@ -344,7 +307,18 @@ class Checks:
                 f"acknowledged: {who} was told that {value!r} is written, it is not committed"
             )
 
+    def refused(self, value: bytes, who: str) -> None:
+        """A client was told that a write was not executed."""
+        self._refused.add(value)
+        if value in self.values:
+            raise Violation(f"not executed: {who} was told so of {value!r}, it is committed")
+
     # Replicas
+
+    def confs(self, node_id: int, replica: Replica) -> tuple[ConfState, ConfState]:
+        """The configuration before the last turn and after it."""
+        key = (node_id, replica.gid, replica.replica_id)
+        return self._confs.get(key, (replica.raft.conf, replica.raft.conf))
 
     def turned(self, node_id: int, node: Node) -> None:
         """A node has had its turn."""
@@ -355,13 +329,15 @@ class Checks:
             now = (raft.term, raft.commit, raft.role, replica.applied)
             key = (node_id, gid, replica.replica_id)
             before = self._seen.get(key)
-            _, conf = self._confs.get(key, (raft.conf, raft.conf))
-            self._confs[key] = (conf, raft.conf)
+            self._confs[key] = (self.confs(node_id, replica)[1], raft.conf)
             if now != before:
                 self._seen[key] = now
                 if before is None:
                     before = (0, raft.log.base_index, Role.FOLLOWER, 0)
+                    if "step" not in vars(replica):
+                        self._watch(node_id, replica)
                 self._changed(node_id, replica, before, now)
+            self._flow.turned(node_id, replica)
 
     def _changed(
         self,
@@ -370,13 +346,16 @@ class Checks:
         before: tuple[int, int, Role, int],
         now: tuple[int, int, Role, int],
     ) -> None:
-        gid, group = replica.gid, self._group(replica.gid)
+        gid, group = replica.gid, self.group(replica.gid)
         term, commit, role, applied = now
+        self._elections.turned(node_id, replica)
         if term < before[0]:
             raise Violation(f"terms: node {node_id}, group {gid} goes from {before[0]} to {term}")
         led = before[2] is LEADER and before[0] == term
         if role is LEADER and not led:
             self._leads(node_id, replica, group)
+            if self._world.on_leader is not None:
+                self._world.later(0, 0, self._world.on_leader, node_id, gid)
         if commit < before[1]:
             raise Violation(f"commit: node {node_id}, group {gid} from {before[1]} to {commit}")
         if commit > before[1]:
@@ -433,6 +412,7 @@ class Checks:
                 f"promise: node {node_id} leads group {replica.gid} in term {raft.term} by its own"
                 f" vote, but durable is {durable}"
             )
+        self._elections.leads(node_id, replica, self.confs(node_id, replica))
         index = group.top
         while index in group.committed and group.committed[index][1] >= raft.term:
             index -= 1
@@ -477,7 +457,10 @@ class Checks:
             )
         group.committed[index] = (term, replica.raft.term)
         if entry[1] == _COMMANDS and replica.gid:
-            self.values.update(VALUE.findall(entry[2]))
+            written = VALUE.findall(entry[2])
+            self.values.update(written)
+            if not self._refused.isdisjoint(written):
+                raise Violation(f"not executed: a client was told so of one of {written}")
 
     def _on_quorum(self, replica: Replica, index: int, term: int) -> None:
         """By the configuration before this turn, or the one that has been applied in it."""
@@ -501,14 +484,3 @@ class Checks:
             if voters and 2 * sum(map(has, voters)) <= len(voters):
                 return f"{[it for it in voters if has(it)]} of {voters}"
         return ""
-
-
-def _recovered(log: WriteAheadLog, gid: int) -> DurableGroup:
-    group = log.groups[gid]
-    terms: list[int] = []
-    while group.base_index + len(terms) < group.last_index:
-        first = group.base_index + len(terms) + 1
-        blob, _ = log.read(gid, first, group.last_index, 1 << 30)
-        terms += [term for term, _, _ in parse_entries(blob)]
-    generation = group.state.generation
-    return DurableGroup(group.hard_state, group.base_index, group.base_term, terms, generation)

@@ -174,6 +174,8 @@ class Script:
             )
         if kind == b"-":
             if text.startswith(NOT_EXECUTED):
+                if operation.value:
+                    self.world.checks.refused(operation.value, f"client {self.number}")
                 history = self.histories.of_key[key]
                 history[:] = [it for it in history if it is not operation]
                 found = _MOVED.match(text)

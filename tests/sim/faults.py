@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 
-from eraft.errors import EraftError, StorageError
-from eraft.node.replica import Replica
-from eraft.raft.confchange import Change, ChangeKind, Transition
+from eraft.errors import StorageError
 from eraft.storage.segments import HEADER_BYTES
 from tests.sim.checks import DocumentedLoss
 from tests.sim.dice import Dice
+from tests.sim.politics import Politics
 from tests.sim.world import World
 
 SECOND_US = 1_000_000
@@ -34,6 +32,7 @@ class Nemesis:
         """Nodes that stay down."""
         self._most_victims = (len(world.ids) - 1) // 2
         self._over = False
+        politics = Politics(world, dice)
         kinds: list[Callable[[], None]] = [
             self.isolate_leader,
             self.isolate_leader,
@@ -58,16 +57,27 @@ class Nemesis:
             self.fill_disk,
             self.fail_sync,
             self.fail_reads,
-            self.step_down,
-            self.campaign,
-            self.hand_over,
-            self.reconfigure,
-            self.reconfigure,
+            politics.step_down,
+            politics.campaign,
+            politics.hand_over,
+            politics.rivals,
+            politics.reconfigure,
+            politics.reconfigure,
+            self.leave_behind,
             self.destroy,
         ]
         chance = dice.choice((0.25, 0.5, 0.8))
         self.kinds = [kind for kind in kinds if dice.random() < chance] or [self.isolate_leader]
-        if self.reconfigure in self.kinds and self.destroy in self.kinds:
+        greetings: list[Callable[[int, int], None]] = [
+            politics.change_early,
+            politics.hand_over_early,
+            self._stall_early,
+            self._crash_early,
+            self._cut_early,
+        ]
+        self._greetings = [it for it in greetings if dice.random() < chance / 2]
+        self._greeting_us = dice.choice((0, 2_000, 50_000))
+        if politics.reconfigure in self.kinds and self.destroy in self.kinds:
             self.kinds.remove(self.destroy)  # a minority of what are voters just then
         self.gap_us = dice.choice((500_000, 1_500_000, 3_000_000))
         self.longest_us = dice.choice((1_000_000, 4_000_000, 8_000_000))
@@ -79,6 +89,13 @@ class Nemesis:
         self.strikes += 1
         kind()
         return self.dice.within((self.gap_us // 10, 2 * self.gap_us))
+
+    def greet(self, node_id: int, gid: int) -> None:
+        """Something may happen to a leader as soon as it leads."""
+        if self._greetings and not self._over and self.dice.random() < 0.5:
+            what = self.dice.choice(self._greetings)
+            delay_us = self.dice.within((0, self._greeting_us))
+            self.world.later(delay_us, node_id, what, node_id, gid)
 
     def repair(self) -> None:
         """Everything works again, but what is destroyed."""
@@ -279,66 +296,31 @@ class Nemesis:
         self.world.paused.discard(node_id)
         self.world.resume()
 
-    def step_down(self) -> None:
-        """Leaders give up."""
-        for node_id, node in self.world.nodes.items():
-            if node_id not in self.world.paused:
-                for replica in node.replicas.values():
-                    if replica.leading and self.dice.random() < 0.5:
-                        replica.raft.step_down("the simulation wants it")
-                        node.touch(replica)
-                        self.world.wake(node_id)
+    # New leaders
 
-    def campaign(self) -> None:
-        """Somebody wants to lead."""
-        node_id = self._node()
-        if node_id in self.world.nodes and node_id not in self.world.paused:
-            with self.world.acting(node_id) as node:
-                for replica in node.replicas.values():
-                    replica.raft.campaign()
-                    node.touch(replica)
+    def _crash_early(self, node_id: int, gid: int) -> None:
+        self._crash(node_id, power=True)
 
-    # Leaders and members
+    def _cut_early(self, node_id: int, gid: int) -> None:
+        self._cut({node_id})
 
-    def _leading(self) -> tuple[int, Replica] | None:
-        """The leader of a group, if it can act just now."""
-        gid = self.dice.choice(sorted(self.world.checks.groups))
-        node_id = self.world.leader(gid)
-        if not node_id or node_id in self.world.paused:
-            return None
-        return node_id, self.world.nodes[node_id].replicas[gid]
+    def _stall_early(self, node_id: int, gid: int) -> None:
+        self._stall(node_id)
 
-    def hand_over(self) -> None:
-        """A leader lets another replica lead."""
-        found = self._leading()
-        if found is None:
+    # Logs
+
+    def leave_behind(self) -> None:
+        """Much is written while a node is away: logs roll over, and it may need a snapshot."""
+        leader = self._leader()
+        if self.dice.random() < 0.7:
+            self._crash(self._node(), power=self.dice.random() < 0.5)
+        if leader not in self.world.nodes:
             return
-        node_id, replica = found
-        heir = self.dice.choice(replica.raft.conf.members)
-        with self.world.acting(node_id) as node, suppress(EraftError):
-            replica.raft.transfer_leadership(heir)
-            self._tell(f"group {replica.gid} is handed over to replica {heir}")
-            node.touch(replica)
-
-    def reconfigure(self) -> None:
-        """Some voters become learners and some learners voters; at least two stay voters."""
-        found = self._leading()
-        if found is None:
-            return
-        node_id, replica = found
-        conf = replica.raft.conf
-        voters = self.dice.sample(conf.members, self.dice.randint(2, len(conf.members)))
-        changes = [
-            Change(ChangeKind.ADD_VOTER if it in voters else ChangeKind.ADD_LEARNER, it)
-            for it in conf.members
-            if (it in voters) != (it in conf.voters)
-        ]
-        transition = self.dice.choice((Transition.AUTO, Transition.JOINT_AUTO))
-        if conf.outgoing or not changes:
-            return
-        with self.world.acting(node_id), suppress(EraftError):
-            replica.propose_conf_change(changes, (), lambda error: None, transition)
-            self._tell(f"group {replica.gid} is to have the voters {sorted(voters)}")
+        self._tell(f"much is written on node {leader}")
+        conversation = self.world.connect(leader)
+        for number in range(self.dice.randint(10, 60)):
+            command = f"SET filler{number % 7} {number:0700}"
+            self.world.later(number * 10_000, leader, conversation.send, command)
 
     # Clocks
 

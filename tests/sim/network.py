@@ -145,6 +145,7 @@ class Network:
         except ProtocolError as error:
             world.tell(f"node {a} does not get a connection to node {b}: {error}")
             return
+        world.checks.greeted(a, b)
         link.up = True
         link.epoch += 1
         link.last_us = 0

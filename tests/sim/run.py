@@ -98,6 +98,7 @@ class Simulation:
         ]
         self.nemesis = Nemesis(self.world, self.dice)
         self._reads = self.dice.choice((0.2, 0.5))
+        self._early_reads = self.dice.choice((0.0, 0.7))
         self._think_us = self.dice.choice((150_000, 300_000))
         self._pipelines = self.dice.choice(((1,), (1, 1, 2, 3, 6)))
         self._over = False
@@ -116,6 +117,7 @@ class Simulation:
         for script in self.scripts:
             self._think_later(script)
         self._strike()
+        world.on_leader = self._led
         end_us = world.now_us + self.profile.ticks * TICK_US
         while world.now_us < end_us or not self._enough():
             world.run_for(TICK_US)
@@ -140,6 +142,17 @@ class Simulation:
     def _strike(self) -> None:
         if not self._over:
             self.world.later(self.nemesis.strike(), 0, self._strike)
+
+    def _led(self, node_id: int, gid: int) -> None:
+        """Somebody leads: clients may hear of it at once."""
+        if self._over:
+            return
+        self.nemesis.greet(node_id, gid)
+        if gid and self.dice.random() < self._early_reads:
+            for script in self.scripts[:2]:
+                if not script.waiting:
+                    script.go_to(node_id)
+                    script.send(self._pipeline(reads_only=True))
 
     def _think_later(self, script: Script) -> None:
         delay_us = self.dice.within((self._think_us // 10, 2 * self._think_us))

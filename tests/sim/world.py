@@ -148,6 +148,8 @@ class World:
         self.conversations: dict[int, list[Conversation]] = {}
         self.on_failure: Callable[[int, StorageError], None] | None = None
         """What happens to a node whose disk fails; without it the error comes out."""
+        self.on_leader: Callable[[int, int], None] | None = None
+        """Hears of each node that begins to lead, and which group."""
         self.story: list[str] | None = None
         self.actor = 0
         """The node that is doing something just now, for the story."""

@@ -1,0 +1,41 @@
+"""How much a leader sends before it is answered."""
+
+from __future__ import annotations
+
+from eraft import limits
+from eraft.node.replica import Replica
+from eraft.raft.kinds import APPEND
+from eraft.types import Message
+from tests.sim.known import Violation
+
+
+class FlowChecks:
+    """One append at a time until the logs agree, then a window of some appends and bytes."""
+
+    def __init__(self) -> None:
+        self._sent: dict[tuple[int, int], dict[int, int]] = {}
+        """By node and group: size of the last append to each replica in this turn."""
+
+    def sent(self, node_id: int, message: Message) -> None:
+        """A message leaves."""
+        if message.kind == APPEND:
+            sizes = self._sent.setdefault((node_id, message.gid), {})
+            sizes[message.to] = len(message.entries)
+
+    def turned(self, node_id: int, replica: Replica) -> None:
+        """Look at the windows of a replica that has sent appends."""
+        sent = self._sent.pop((node_id, replica.gid), None)
+        if sent is None:
+            return
+        most_bytes = replica.raft.config.bytes_in_flight
+        for peer in replica.raft.status().peers:
+            where = f"group {replica.gid}, replica {peer.replica_id} ({peer.state})"
+            window = limits.APPENDS_IN_FLIGHT if peer.state == "replicate" else 1
+            if peer.appends_in_flight > window:
+                raise Violation(f"flow control: {where}: {peer.appends_in_flight} appends")
+            size_bytes = sent.get(peer.replica_id, peer.bytes_in_flight)
+            if peer.bytes_in_flight - size_bytes >= most_bytes:
+                raise Violation(
+                    f"flow control: {where}: {peer.bytes_in_flight} bytes, the last append is of"
+                    f" {size_bytes}"
+                )

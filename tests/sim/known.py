@@ -1,0 +1,95 @@
+"""What the checks know of groups and disks without believing the nodes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from eraft.storage.wal import WriteAheadLog
+from eraft.types import ConfState, HardState
+
+_NO_STATE = HardState()
+_ENTRY = struct.Struct("<IBQ")
+
+
+class Violation(AssertionError):
+    """One of the rules does not hold; the message begins with its name."""
+
+
+class DocumentedLoss(Exception):
+    """A damaged last record was taken for a torn one, which cannot be told apart."""
+
+
+def parse_entries(blob: bytes) -> list[tuple[int, int, bytes]]:
+    """Term, kind and payload of each entry."""
+    found = []
+    offset = 0
+    while offset < len(blob):
+        size, kind, term = _ENTRY.unpack_from(blob, offset)
+        offset += _ENTRY.size
+        found.append((term, kind, bytes(blob[offset : offset + size])))
+        offset += size
+    return found
+
+
+@dataclass(slots=True)
+class DurableGroup:
+    """What a node's disk has of one group."""
+
+    hard_state: HardState = _NO_STATE
+    base_index: int = 0
+    base_term: int = 0
+    terms: list[int] = field(default_factory=list)
+    """Of the entries after the base."""
+    generation: int = 0
+    """Of the rows that the log builds on."""
+    replica_id: int = 0
+
+    @property
+    def last_index(self) -> int:
+        return self.base_index + len(self.terms)
+
+    def term(self, index: int) -> int:
+        """The term of an entry, 0 if it is not here."""
+        place = index - self.base_index - 1
+        if place == -1:
+            return self.base_term
+        return self.terms[place] if 0 <= place < len(self.terms) else 0
+
+    def since(self, index: int) -> list[int]:
+        """The term of that entry and of all after it."""
+        return [self.term(index), *self.terms[index - self.base_index :]]
+
+    def has(self, index: int, term: int) -> bool:
+        """Whether the entry is here, or in the state that the log builds on."""
+        return index <= self.base_index or self.term(index) == term
+
+
+@dataclass(slots=True)
+class History:
+    """What is known of one group over all of its replicas."""
+
+    entries: dict[tuple[int, int], tuple[int, int, bytes]] = field(default_factory=dict)
+    """(index, term) -> term before it, kind, payload, of every entry that was ever durable."""
+    committed: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """index -> its term, and a term in which it was certainly committed."""
+    top: int = 0
+    leaders: dict[int, int] = field(default_factory=dict)
+
+
+def recovered(log: WriteAheadLog, gid: int) -> DurableGroup:
+    """What a log that was opened has of a group."""
+    group = log.groups[gid]
+    terms: list[int] = []
+    while group.base_index + len(terms) < group.last_index:
+        first = group.base_index + len(terms) + 1
+        blob, _ = log.read(gid, first, group.last_index, 1 << 30)
+        terms += [term for term, _, _ in parse_entries(blob)]
+    base, state = (group.base_index, group.base_term), group.state
+    return DurableGroup(group.hard_state, *base, terms, state.generation, state.replica_id)
+
+
+def is_quorum(conf: ConfState, has: Callable[[int], bool]) -> bool:
+    """Whether a majority of the voters has something, in a joint configuration of both halves."""
+    return all(2 * sum(map(has, half)) > len(half) for half in (conf.voters, conf.outgoing) if half)
