@@ -7,7 +7,6 @@ They learn of committed entries from whoever knows first that they are.
 
 from __future__ import annotations
 
-import re
 from collections import Counter, deque
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from eraft.storage import rows as layout
 from eraft.storage.items import Item, decode_group_state, decode_hard_state
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
+from tests.sim.check_commits import CommitChecks
 from tests.sim.check_elections import ElectionChecks
 from tests.sim.check_flow import FlowChecks
 from tests.sim.check_reads import ReadChecks
@@ -35,10 +35,6 @@ from tests.sim.known import (
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-VALUE = re.compile(rb"<\d+\.\d+>")
-"""What clients of the simulator write is found in the log by this."""
-
-_COMMANDS = int(EntryKind.COMMANDS)
 _CONF_CHANGE = int(EntryKind.CONF_CHANGE)
 _APPEND_REPLY = int(MessageKind.APPEND_REPLY)
 _VOTE = int(MessageKind.VOTE)
@@ -55,8 +51,6 @@ class Checks:
     def __init__(self, world: World) -> None:
         self._world = world
         self.groups: dict[int, History] = {}
-        self.values: set[bytes] = set()
-        """What committed entries write."""
         self.destroyed: set[int] = set()
         """Nodes whose disk has lost something that was durable."""
         self.diverged: set[int] = set()
@@ -70,9 +64,8 @@ class Checks:
         self._seen: dict[tuple[int, int, int], tuple[int, int, Role, int]] = {}
         self._confs: dict[tuple[int, int, int], tuple[ConfState, ConfState]] = {}
         """The configuration before the last turn and after it."""
-        self._refused: set[bytes] = set()
-        """What clients were told that it was not written."""
         self._wiped: set[int] = set()
+        self.commits = CommitChecks(self)
         self._flow = FlowChecks()
         self._elections = ElectionChecks(self)
         self._reads = ReadChecks(self)
@@ -111,6 +104,17 @@ class Checks:
             self.disks[node_id] = {gid: recovered(log, gid) for gid in log.groups}
             self._positions[node_id] = log.position
         self._under_way[node_id] = deque()
+        self._tail(node_id, log)
+
+    def _tail(self, node_id: int, log: WriteAheadLog) -> None:
+        """Nothing behind the last record can ever count again."""
+        segment = log._current
+        data = segment.file.pread(segment.size_bytes, 0)
+        if data.find(segment.salt.to_bytes(8, "little"), segment.end) >= 0:
+            raise Violation(
+                f"recovery: node {node_id} leaves torn records in {segment.file.name} behind"
+                f" offset {segment.end}"
+            )
 
     def _lost(self, node_id: int, position: int, found: int) -> None:
         if node_id in self.destroyed and found == position - 1:
@@ -300,19 +304,6 @@ class Checks:
                 f" {group.last_index}"
             )
 
-    def acknowledged(self, value: bytes, who: str) -> None:
-        """A client was told that a write has taken effect."""
-        if value not in self.values:
-            raise Violation(
-                f"acknowledged: {who} was told that {value!r} is written, it is not committed"
-            )
-
-    def refused(self, value: bytes, who: str) -> None:
-        """A client was told that a write was not executed."""
-        self._refused.add(value)
-        if value in self.values:
-            raise Violation(f"not executed: {who} was told so of {value!r}, it is committed")
-
     # Replicas
 
     def confs(self, node_id: int, replica: Replica) -> tuple[ConfState, ConfState]:
@@ -338,6 +329,21 @@ class Checks:
                         self._watch(node_id, replica)
                 self._changed(node_id, replica, before, now)
             self._flow.turned(node_id, replica)
+            self._durable(node_id, replica)
+
+    def _durable(self, node_id: int, replica: Replica) -> None:
+        """What a replica takes for durable is, as it is in its log now."""
+        raft, disk = replica.raft, self.disks[node_id].get(replica.gid)
+        index = raft.durable_index
+        if disk is None or disk.generation != replica.rows.generation:
+            return
+        if index > max(raft.log.base_index, disk.base_index):
+            term = raft.log.term(index)
+            if disk.term(index) != term:
+                raise Violation(
+                    f"durable: node {node_id} takes entry {index} of term {term} of group"
+                    f" {replica.gid} for durable, its disk has term {disk.term(index)}"
+                )
 
     def _changed(
         self,
@@ -346,9 +352,14 @@ class Checks:
         before: tuple[int, int, Role, int],
         now: tuple[int, int, Role, int],
     ) -> None:
-        gid, group = replica.gid, self.group(replica.gid)
+        gid, group, raft = replica.gid, self.group(replica.gid), replica.raft
         term, commit, role, applied = now
         self._elections.turned(node_id, replica)
+        if not replica.retired and group.confs.setdefault(applied, raft.conf) != raft.conf:
+            raise Violation(
+                f"configuration: node {node_id} has {raft.conf} as of entry {applied} of group"
+                f" {gid}, others {group.confs[applied]}"
+            )
         if term < before[0]:
             raise Violation(f"terms: node {node_id}, group {gid} goes from {before[0]} to {term}")
         led = before[2] is LEADER and before[0] == term
@@ -360,7 +371,7 @@ class Checks:
             raise Violation(f"commit: node {node_id}, group {gid} from {before[1]} to {commit}")
         if commit > before[1]:
             first = commit > group.top
-            self._committed(node_id, replica, group, before[1] + 1, commit)
+            self.commits.advanced(node_id, replica, group, before[1] + 1, before[3])
             if role is LEADER and led and first and group.committed[commit][0] != term:
                 raise Violation(
                     f"commit by count: node {node_id} leads group {gid} in term {term} and commits"
@@ -423,64 +434,3 @@ class Checks:
                 f"leader completeness: node {node_id} leads group {replica.gid} in term"
                 f" {raft.term} without entry {index}, committed in term {group.committed[index][1]}"
             )
-
-    def _committed(
-        self, node_id: int, replica: Replica, group: History, first: int, last: int
-    ) -> None:
-        """State machine safety: everybody commits the same. And it is on a majority of disks."""
-        gid, log = replica.gid, replica.raft.log
-        disk = self.disks[node_id].get(gid, DurableGroup())
-        switching = disk.generation != replica.rows.generation
-        base_index = log.base_index if switching else disk.base_index
-        for index in range(max(first, base_index + 1), last + 1):
-            # What is applied may have left the memory already; it is on disk then.
-            term = log.term(index) if index >= log.base_index else disk.term(index)
-            known = group.committed.get(index)
-            if known is None:
-                self._first_committed(replica, group, index, term)
-            elif known[0] != term:
-                raise Violation(
-                    f"state machine safety: node {node_id} commits entry {index} of group {gid} of"
-                    f" term {term}, others of term {known[0]}"
-                )
-        if last > group.top:
-            group.top = last
-            if last > disk.base_index:
-                self._on_quorum(replica, last, group.committed[last][0])
-
-    def _first_committed(self, replica: Replica, group: History, index: int, term: int) -> None:
-        entry = group.entries.get((index, term))
-        if entry is None:
-            raise Violation(
-                f"committed: entry {index} of term {term} of group {replica.gid} is not durable"
-                " anywhere"
-            )
-        group.committed[index] = (term, replica.raft.term)
-        if entry[1] == _COMMANDS and replica.gid:
-            written = VALUE.findall(entry[2])
-            self.values.update(written)
-            if not self._refused.isdisjoint(written):
-                raise Violation(f"not executed: a client was told so of one of {written}")
-
-    def _on_quorum(self, replica: Replica, index: int, term: int) -> None:
-        """By the configuration before this turn, or the one that has been applied in it."""
-        key = (replica.node.identity.node_id, replica.gid, replica.replica_id)
-        lacking = [self._lacks(replica, conf, index, term) for conf in self._confs.get(key, ())]
-        if lacking and all(lacking):
-            raise Violation(
-                f"committed: entry {index} of term {term} of group {replica.gid} counts as"
-                f" committed, durable on {' and '.join(lacking)}"
-            )
-
-    def _lacks(self, replica: Replica, conf: ConfState, index: int, term: int) -> str:
-        """Where the entry is durable, if that is no majority of every half."""
-
-        def has(replica_id: int) -> bool:
-            node_id = replica.home(replica_id)
-            group = self.disks.get(node_id, {}).get(replica.gid)
-            return node_id in self.destroyed or (group is not None and group.has(index, term))
-
-        for voters in (conf.voters, conf.outgoing):
-            if voters and 2 * sum(map(has, voters)) <= len(voters):
-                return f"{[it for it in voters if has(it)]} of {voters}"
-        return ""

@@ -175,7 +175,7 @@ class Script:
         if kind == b"-":
             if text.startswith(NOT_EXECUTED):
                 if operation.value:
-                    self.world.checks.refused(operation.value, f"client {self.number}")
+                    self.world.checks.commits.refused(operation.value, f"client {self.number}")
                 history = self.histories.of_key[key]
                 history[:] = [it for it in history if it is not operation]
                 found = _MOVED.match(text)
@@ -193,5 +193,5 @@ class Script:
         elif kind == b":":
             operation.result = int(text)
         if operation.value:
-            self.world.checks.acknowledged(operation.value, f"client {self.number}")
+            self.world.checks.commits.acknowledged(operation.value, f"client {self.number}")
         return 0

@@ -38,5 +38,7 @@ class Conditions:
     retention_bytes: int = limits.LOG_RETENTION_BYTES
     append_bytes: int = limits.APPEND_SIZE_BYTES
     """Of entries in a message between replicas."""
+    flight_bytes: int = limits.APPEND_BYTES_IN_FLIGHT
+    """Of entries on their way to a replica, beyond which no more is sent."""
     tail_bytes: int = limits.LOG_TAIL_BYTES
     check_ticks: int = limits.CHECK_TICKS

@@ -28,6 +28,10 @@ class FaultyStore(MemoryStore):
         store._rows, store._keys = dict(self._rows), list(self._keys)
         return store
 
+    def generations(self) -> set[int]:
+        """Those that have rows."""
+        return {int.from_bytes(key[:4], "big") for key in self._rows}
+
     def unflushed(self, prefix: bytes) -> bool:
         """Whether a crash could lose a change of a row whose key begins so."""
         return any(key.startswith(prefix) for undo in self._undo for key, _ in undo)

@@ -71,6 +71,8 @@ class Nemesis:
         greetings: list[Callable[[int, int], None]] = [
             politics.change_early,
             politics.hand_over_early,
+            politics.read_early,
+            politics.read_early,
             self._stall_early,
             self._crash_early,
             self._cut_early,

@@ -76,6 +76,8 @@ class History:
     """index -> its term, and a term in which it was certainly committed."""
     top: int = 0
     leaders: dict[int, int] = field(default_factory=dict)
+    confs: dict[int, ConfState] = field(default_factory=dict)
+    """Of whoever had applied just so much first."""
 
 
 def recovered(log: WriteAheadLog, gid: int) -> DurableGroup:

@@ -34,29 +34,28 @@ CHECK_LIMIT = 200
 
 @dataclass(slots=True, frozen=True)
 class Mutation:
-    """Replaces texts, each of which is in the file at `path` exactly once."""
+    """Replaces texts, each of which is in its file exactly once."""
 
     name: str
     what: str
     source: str
-    path: str
-    edits: tuple[tuple[str, str], ...]
+    edits: tuple[tuple[str, str, str], ...]
+    """Path, old and new text."""
 
-    def broken(self, root: Path) -> str:
-        """The text of the file, broken; ValueError if it is not what this was made for."""
-        text = (root / self.path).read_text()
-        for old, new in self.edits:
+    def broken(self, root: Path) -> dict[str, str]:
+        """The texts of files, broken; ValueError if one is not what this was made for."""
+        texts: dict[str, str] = {}
+        for path, old, new in self.edits:
+            text = texts.get(path) or (root / path).read_text()
             if text.count(old) != 1:
-                raise ValueError(
-                    f"mutation {self.name}: {self.path} has {text.count(old)} times\n{old}"
-                )
-            text = text.replace(old, new)
-        return text
+                raise ValueError(f"mutation {self.name}: {path} has {text.count(old)} times\n{old}")
+            texts[path] = text.replace(old, new)
+        return texts
 
     @property
     def implementation(self) -> str:
         """The one that the bug is in; the compiled one runs faster."""
-        return "python" if "/_pure/" in self.path else "cython"
+        return "python" if any("/_pure/" in path for path, _, _ in self.edits) else "cython"
 
 
 @dataclass(slots=True, frozen=True)
@@ -74,10 +73,14 @@ def mutations() -> dict[str, Mutation]:
     for path in sorted(DIRECTORY.glob("*.toml")):
         form = tomllib.loads(path.read_text())
         edits = tuple(
-            (edit["old"].removesuffix("\n"), edit["new"].removesuffix("\n"))
+            (
+                edit.get("path", form["path"]),
+                edit["old"].removesuffix("\n"),
+                edit["new"].removesuffix("\n"),
+            )
             for edit in form["edits"]
         )
-        found[path.stem] = Mutation(path.stem, form["what"], form["source"], form["path"], edits)
+        found[path.stem] = Mutation(path.stem, form["what"], form["source"], edits)
     return found
 
 
@@ -93,7 +96,8 @@ def hunt(mutation: Mutation, first: int, limit: int) -> Found | None:
         for part in ("eraft", "tests/linear", "tests/sim"):
             ignored = shutil.ignore_patterns("*.c", "*.html", "__pycache__", "mutations")
             shutil.copytree(ROOT / part, tree / part, ignore=ignored)
-        (tree / mutation.path).write_text(mutation.broken(ROOT))
+        for broken, text in mutation.broken(ROOT).items():
+            (tree / broken).write_text(text)
         command = ["--seed", str(first), "--seeds", str(limit), "--hunt"]
         done = subprocess.run(
             [sys.executable, "-m", "tests.sim", *command],

@@ -5,12 +5,34 @@ from __future__ import annotations
 from contextlib import suppress
 
 from eraft.errors import EraftError
+from eraft.limits import ANSWER_DEADLINE_S
 from eraft.node import members
+from eraft.node.node import Node
 from eraft.node.replica import Replica
 from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition
 from eraft.types import Message, MessageKind
 from tests.sim.dice import Dice
 from tests.sim.world import World
+
+
+class Glance:
+    """A read of nothing: what matters is its position."""
+
+    after_writes = False
+    barrier = 0
+
+    def __init__(self, deadline_s: float) -> None:
+        self.deadline_s = deadline_s
+
+    def serve(self, replica: Replica) -> bool:
+        """That it is served is enough."""
+        return True
+
+    def reroute(self, node: Node) -> None:
+        """It is not asked again."""
+
+    def expire(self) -> None:
+        """Nobody waits for it."""
 
 
 class Politics:
@@ -85,6 +107,9 @@ class Politics:
         if found is None:
             return
         node_id, replica = found
+        if self.dice.random() < 0.5:
+            # Somebody may stand for election who has not applied it yet.
+            self.world.later(self.dice.within((0, 100_000)), 0, self.campaign)
         for _ in range(self.dice.choice((1, 1, 2))):
             change = self._change(replica)
             if change.changes:
@@ -105,6 +130,12 @@ class Politics:
                 replica.raft.propose_conf_change(change)
                 self._tell(f"group {replica.gid}, early: {change}")
                 node.touch(replica)
+
+    def read_early(self, node_id: int, gid: int) -> None:
+        """Somebody reads from the new leader before it has committed anything."""
+        if node_id not in self.world.paused:
+            with self.world.acting(node_id) as node:
+                node.replicas[gid].read(Glance(node.now_s + ANSWER_DEADLINE_S))
 
     def _change(self, replica: Replica) -> ConfChange:
         """Other voters; nothing if that cannot be just now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from eraft._impl import batch, hashing
 from eraft.node.replica import Replica
 from eraft.storage import rows as layout
 from eraft.types import METASERVER_GID
@@ -21,6 +22,8 @@ CATCH_UP_TICKS = 3 * CALM_TICKS
 """A snapshot can have to wait for two flushes of 6 s, and be followed by another one."""
 OPENED_LIVE = 20
 """One seed in so many opens its cluster itself."""
+DIVERGES = 5
+"""In one seed of so many the state of a replica changes behind its back."""
 OPERATIONS_LEAST = 200
 STRIKES_LEAST = 5
 
@@ -63,6 +66,7 @@ def conditions_of(dice: Dice) -> Conditions:
         segment_bytes=dice.choice((8, 16, 64, 256)) * 1024,
         retention_bytes=dice.choice((1024, 32 * 1024, 1 << 30)),
         append_bytes=dice.choice((1, 500, 1 << 20)),
+        flight_bytes=dice.choice((400, 1 << 22)),
         tail_bytes=dice.choice((1024, 16 * 1024, 1 << 26)),
         check_ticks=dice.choice((5, 20, 100)),
         drift=dice.choice((0.0, 0.0, 0.15)),
@@ -124,6 +128,8 @@ class Simulation:
         self._over = True
         self._calm()
         self._reckon()
+        if not self.nemesis.victims and self.seed % DIVERGES == 0:
+            self._diverge()
         return Outcome(
             self.seed,
             world.digest,
@@ -247,6 +253,38 @@ class Simulation:
                     raise Violation(
                         f"equal replicas: group {gid} on nodes {first} and {node_id}: {differing}"
                     )
+        self._until(lambda: not self._left_over(), "state that was replaced is deleted")
+
+    def _left_over(self) -> bool:
+        """Whether a store has state that no replica needs, as of snapshots that were replaced."""
+        for node_id in self.nemesis.good():
+            node = self.world.nodes[node_id]
+            rows = [node.catalog.rows, *(replica.rows for replica in node.replicas.values())]
+            if self.world.disks[node_id].store.generations() - {it.generation for it in rows}:
+                return True
+        return False
+
+    def _diverge(self) -> None:
+        """The replica whose state is another one is quarantined, and only that."""
+        world = self.world
+        key = self.histories.texts[0]
+        gid = world.nodes[1].table.owners()[hashing.bucket_of(key)]
+        replicas = {it: world.nodes[it].replicas[gid] for it in world.ids}
+        voters = {*replicas[world.leader(gid)].raft.conf.voters}
+        node_id = self.dice.choice(
+            [
+                it
+                for it, replica in replicas.items()
+                if 2 * len(voters - {replica.replica_id}) > len(voters)
+            ]
+        )
+        world.checks.diverged.add(node_id)
+        rows = replicas[node_id].rows
+        rows.rows[batch.data_key(rows.data_prefix, key)] = batch.encode_row(1, 0, b"rotten")
+        world.tell(f"! the state of group {gid} on node {node_id} changes behind its back")
+        self._until_executed(self.scripts[0], [("APPEND", key)])
+        what = f"node {node_id} quarantines a state that is not that of the others"
+        self._until(lambda: gid in world.nodes[node_id].quarantines, what, CATCH_UP_TICKS)
 
     def _caught_up(self, gid: int) -> bool:
         nodes = self.world.nodes

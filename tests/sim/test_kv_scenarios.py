@@ -14,7 +14,7 @@ import orjson
 import pytest
 
 from tests.linear.checker import explain_all
-from tests.sim.checks import VALUE
+from tests.sim.check_commits import VALUE
 from tests.sim.clients import Script
 from tests.sim.conditions import Conditions
 from tests.sim.scene import SMALL_LOG, SMALL_LOG_LIMIT_BYTES, Scene, reliable, unreliable

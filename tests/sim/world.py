@@ -221,6 +221,7 @@ class World:
         )
         for replica in node.replicas.values():
             replica.raft.config.append_limit_bytes = self.conditions.append_bytes
+            replica.raft.config.bytes_in_flight = self.conditions.flight_bytes
         self.nodes[node_id] = node
         self.conversations[node_id] = []
         self._stuck[node_id] = []
