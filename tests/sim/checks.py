@@ -338,8 +338,8 @@ class Checks:
         if disk is None or disk.generation != replica.rows.generation:
             return
         if index > max(raft.log.base_index, disk.base_index):
-            term = raft.log.term(index)
-            if disk.term(index) != term:
+            term = raft.log.term(index) if index <= raft.last_index else 0
+            if not term or disk.term(index) != term:
                 raise Violation(
                     f"durable: node {node_id} takes entry {index} of term {term} of group"
                     f" {replica.gid} for durable, its disk has term {disk.term(index)}"
