@@ -355,7 +355,8 @@ class Checks:
         gid, group, raft = replica.gid, self.group(replica.gid), replica.raft
         term, commit, role, applied = now
         self._elections.turned(node_id, replica)
-        if not replica.retired and group.confs.setdefault(applied, raft.conf) != raft.conf:
+        counts = raft.conf.voters and not replica.retired
+        if counts and group.confs.setdefault(applied, raft.conf) != raft.conf:
             raise Violation(
                 f"configuration: node {node_id} has {raft.conf} as of entry {applied} of group"
                 f" {gid}, others {group.confs[applied]}"

@@ -68,6 +68,9 @@ class Nemesis:
         ]
         chance = dice.choice((0.25, 0.5, 0.8))
         self.kinds = [kind for kind in kinds if dice.random() < chance] or [self.isolate_leader]
+        if dice.random() < 0.2:
+            # Members that change all the time meet everything else.
+            self.kinds += [politics.reconfigure] * len(self.kinds)
         greetings: list[Callable[[int, int], None]] = [
             politics.change_early,
             politics.hand_over_early,
@@ -97,7 +100,11 @@ class Nemesis:
         if self._greetings and not self._over and self.dice.random() < 0.5:
             what = self.dice.choice(self._greetings)
             delay_us = self.dice.within((0, self._greeting_us))
-            self.world.later(delay_us, node_id, what, node_id, gid)
+            self.world.later(delay_us, node_id, self._greet, what, node_id, gid)
+
+    def _greet(self, what: Callable[[int, int], None], node_id: int, gid: int) -> None:
+        if not self._over:
+            what(node_id, gid)
 
     def repair(self) -> None:
         """Everything works again, but what is destroyed."""
