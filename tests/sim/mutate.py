@@ -5,7 +5,7 @@ of the tree, and seeds are run until one fails.
 
     python -m tests.sim.mutate              all of them, as long as it takes; notes what it found
     python -m tests.sim.mutate NAME ...     only these
-    python -m tests.sim.mutate --check      those that were found, from their seeds on: for CI
+    python -m tests.sim.mutate --check      from the seeds on that have found them: for CI
 """
 
 from __future__ import annotations
@@ -147,11 +147,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     every, known = mutations(), notes()
-    chosen = [every[name] for name in args.names or (known if args.check else every)]
+    chosen = [every[name] for name in args.names or every]
 
     def attempt(mutation: Mutation) -> Found | None:
         if args.check:
-            return hunt(mutation, known[mutation.name].seed, CHECK_LIMIT)
+            noted = known.get(mutation.name)
+            return hunt(mutation, noted.seed if noted else 1, CHECK_LIMIT)
         return hunt(mutation, 1, args.seeds)
 
     failed = 0
