@@ -47,7 +47,8 @@ LOG_RETENTION_BYTES = 1024 * MIB
 FLUSH_LOG_BYTES = 64 * MIB  # logged since the last flush: what a restart reads again
 FLUSH_INTERVAL_S = 600.0
 FLUSH_IN_TIME_S = 10.0  # after the last one, to give back what deleted state takes on disk
-COMPACTION_SLICE_BYTES = 256 * KIB  # read for one record, to free old segments of the log
+COMPACTION_SLICE_BYTES = 256 * KIB  # of entries read for one record, to free old segments
+COMPACTION_SLICE_ROWS = 8  # of the log's index, each of which can be spread over 1 MiB
 COPIED_SHARE = 4  # that part of the retention may be copies of what stuck groups still need
 FREE_DISK_BYTES = 256 * MIB
 

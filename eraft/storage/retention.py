@@ -60,9 +60,10 @@ def compaction(
     a busy group will release soon. So do those of groups with which all copies
     would have more than `allowed_bytes`.
 
-    What is read for one call is at most `limits.COMPACTION_SLICE_BYTES`, but
-    one row of the index. It is complete by itself: the next call, with the items
-    noted in the index, goes on.
+    For one call at most `limits.COMPACTION_SLICE_BYTES` of entries and
+    `limits.COMPACTION_SLICE_ROWS` rows of the index are read, but one row. It
+    is complete by itself: the next call, with the items noted in the index,
+    goes on.
     """
     items: list[Item] = []
     budget_bytes = limits.COMPACTION_SLICE_BYTES
@@ -82,11 +83,12 @@ def compaction(
         last = max(min(rows[-1].last_index, group.released), group.base_index)
         if last > group.base_index and (moves or last >= rows[0].last_index):
             items.append(compact_item(group.state.gid, last, _term(group, last, read)))
-            budget_bytes -= group.find(last).size_bytes
+            budget_bytes -= _cost(group.find(last))
         rows = [row for row in rows if row.last_index > last]
         while moves and rows and budget_bytes > 0:
-            items.append(_copy(group, last + 1, rows, budget_bytes, read))
-            budget_bytes -= len(items[-1][3])
+            item, cost = _copy(group, last + 1, rows, budget_bytes, read)
+            items.append(item)
+            budget_bytes -= cost
         if rows and moves:
             return items, True
         if rows and move:
@@ -105,18 +107,26 @@ def compaction(
 
 def _copy(
     group: GroupIndex, first_index: int, rows: list[Row], limit_bytes: int, read: Read
-) -> Item:
-    """Take rows that follow each other, up to the limit or one, and return their copy."""
+) -> tuple[Item, int]:
+    """Take rows that follow each other, up to the limit or one; return their copy and its cost."""
     row = rows.pop(0)
     first_index = max(first_index, row.first_index)
     last_index = row.last_index
-    limit_bytes -= row.size_bytes
-    while rows and rows[0].first_index == last_index + 1 and rows[0].size_bytes <= limit_bytes:
+    cost = _cost(row)
+    while rows and rows[0].first_index == last_index + 1 and cost + _cost(rows[0]) <= limit_bytes:
         row = rows.pop(0)
         last_index = row.last_index
-        limit_bytes -= row.size_bytes
+        cost += _cost(row)
     gid = group.state.gid
-    return copy_item(gid, first_index, read(gid, first_index, last_index, WHOLE)[0])
+    return copy_item(gid, first_index, read(gid, first_index, last_index, WHOLE)[0]), cost
+
+
+def _cost(row: Row) -> int:
+    """What reading a row takes of `limits.COMPACTION_SLICE_BYTES`.
+
+    Those of a quiet group in a busy log have few entries far apart.
+    """
+    return max(row.size_bytes, limits.COMPACTION_SLICE_BYTES // limits.COMPACTION_SLICE_ROWS)
 
 
 def _term(group: GroupIndex, index: int, read: Read) -> int:

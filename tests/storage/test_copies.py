@@ -1,9 +1,12 @@
 """Groups that do not go on: what they still need moves to newer segments, within limits."""
 
+from typing import Any
+
 import pytest
 
 from eraft import limits
 from eraft.errors import InvariantViolation
+from eraft.storage import index, wal
 from eraft.storage.items import (
     copy_item,
     entries_item,
@@ -11,6 +14,7 @@ from eraft.storage.items import (
     hard_state_item,
     node_item,
 )
+from eraft.storage.reading import read_entries
 from eraft.storage.segments import segment_name
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import HardState
@@ -133,6 +137,44 @@ def test_what_is_copied_for_one_record_is_limited(
         carry_out(log, log.append([node_item(bytes(3000))]))
         prepare(log, files)
     assert log.segments <= 40 + 4
+
+
+@pytest.mark.parametrize("released", [0, 30])
+def test_of_quiet_groups_few_rows_are_read_for_one_record(
+    new_log: NewLog, monkeypatch: pytest.MonkeyPatch, released: int
+) -> None:
+    """Their entries are few, but to find them much of the log has to be read."""
+    monkeypatch.setattr(index, "ROW_DISTANCE_BYTES", 1)
+    gids = range(2, 22)
+    retention = 40 * SEGMENT
+    files, log = new_log(log_options(segment_size_bytes=SEGMENT, retention_bytes=retention))
+    for gid in gids[1:]:
+        carry_out(log, log.append([group_state_item(group_state(gid))]))
+    for number in range(1, 31):
+        items = [entries_item(gid, number, entry(number, 7)) for gid in gids]
+        carry_out(log, log.append(items))
+        prepare(log, files)
+    for number in range(1, 600):
+        carry_out(log, log.append([entries_item(1, number, entry(number))]))
+        prepare(log, files)
+    log.release([(1, 1, 599), *((gid, 1, released) for gid in gids)])
+    reads: list[tuple[int, int]] = []
+
+    def read(segments: Any, group: Any, first: int, last: int, limit: int) -> tuple[bytes, int]:
+        reads.extend((group.state.gid, row.first_index) for row in rows(group, first, last))
+        return read_entries(segments, group, first, last, limit)
+
+    def rows(group: Any, first: int, last: int) -> list[Any]:
+        return sorted({group.find(number) for number in range(first, last + 1)})
+
+    monkeypatch.setattr(wal, "read_entries", read)
+    while log._move_due:
+        reads.clear()
+        carry_out(log, log.append([node_item(b"idle")]))
+        prepare(log, files)
+        assert len(reads) <= limits.COMPACTION_SLICE_ROWS
+    old = [log.groups[gid].first_sequence for gid in gids]
+    assert all(sequence is None or sequence > 20 for sequence in old)
 
 
 def test_entries_behind_and_in_place_of_copies(new_log: NewLog) -> None:
