@@ -12,8 +12,8 @@ _Undo = list[tuple[bytes, bytes | None]]
 class MemoryScan:
     """The rows of a range as they were when the scan was made."""
 
-    def __init__(self, items: list[tuple[bytes, bytes]]) -> None:
-        self._items = iter(items)
+    def __init__(self, items: Iterator[tuple[bytes, bytes]]) -> None:
+        self._items = items
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return self._items
@@ -29,28 +29,31 @@ class MemoryScan:
 class MemorySnapshot:
     """The rows of a range as they were when this was taken, to be read from any place."""
 
-    def __init__(self, items: list[tuple[bytes, bytes]]) -> None:
-        self._items: list[tuple[bytes, bytes]] | None = items
+    def __init__(self, rows: dict[bytes, bytes], keys: list[bytes]) -> None:
+        """Of rows that do not change any more, those with these keys."""
+        self._rows: dict[bytes, bytes] | None = rows
+        self._keys = keys
         self._next = 0
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return self
 
     def __next__(self) -> tuple[bytes, bytes]:
-        if self._items is None or self._next >= len(self._items):
+        if self._rows is None or self._next >= len(self._keys):
             raise StopIteration
+        key = self._keys[self._next]
         self._next += 1
-        return self._items[self._next - 1]
+        return key, self._rows[key]
 
     def seek(self, key: bytes) -> None:
         """Go on with the first row at or behind the key."""
-        if self._items is None:
+        if self._rows is None:
             raise StorageError("the snapshot is closed")
-        self._next = bisect_left(self._items, (key, b""))
+        self._next = bisect_left(self._keys, key)
 
     def close(self) -> None:
         """Let go of the rows; nothing follows afterwards."""
-        self._items = None
+        self._rows = None
 
 
 class MemoryStore:
@@ -65,6 +68,8 @@ class MemoryStore:
     def __init__(self) -> None:
         self._rows: dict[bytes, bytes] = {}
         self._keys: list[bytes] = []
+        self._shared = False
+        """Whether somebody reads these very rows, so that they must not change."""
         self._undo: list[_Undo] = []
         self._flushed = 0
 
@@ -83,12 +88,15 @@ class MemoryStore:
 
     def scan(self, start: bytes, end: bytes) -> MemoryScan:
         """Return the rows with start <= key < end in key order, as of now."""
+        self._shared = True
         keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
-        return MemoryScan([(key, self._rows[key]) for key in keys])
+        return MemoryScan(zip(keys, map(self._rows.__getitem__, keys), strict=True))
 
     def snapshot(self, start: bytes, end: bytes) -> MemorySnapshot:
         """Return the rows with start <= key < end as of now, to be read in any order."""
-        return MemorySnapshot(list(self.scan(start, end)))
+        self._shared = True
+        keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
+        return MemorySnapshot(self._rows, keys)
 
     def write(
         self,
@@ -96,6 +104,7 @@ class MemoryStore:
         ranges: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
         """Atomically delete the ranges, then put (or, for None, delete) the rows."""
+        self._own()
         undo: _Undo = []
         for start, end in ranges:
             first, after = bisect_left(self._keys, start), bisect_left(self._keys, end)
@@ -122,6 +131,7 @@ class MemoryStore:
 
     def crash(self, rng: random.Random) -> None:
         """Fall back to a batch boundary not before the last finished flush."""
+        self._own()
         for _ in range(rng.randint(0, len(self._undo))):
             for key, row in reversed(self._undo.pop()):
                 self._put(key, row)
@@ -134,6 +144,11 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing: the rows stay for the next life of the node."""
+
+    def _own(self) -> None:
+        """Before a change: whoever reads the rows as they are keeps them so."""
+        if self._shared:
+            self._rows, self._keys, self._shared = self._rows.copy(), self._keys.copy(), False
 
     def _put(self, key: bytes, row: bytes | None) -> bytes | None:
         """Set or remove one row; return the row it had."""

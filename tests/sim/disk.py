@@ -25,7 +25,8 @@ class FaultyStore(MemoryStore):
     def copy(self) -> FaultyStore:
         """Another store with the same rows, all of them durable."""
         store = FaultyStore()
-        store._rows, store._keys = dict(self._rows), list(self._keys)
+        store._rows, store._keys = self._rows, self._keys
+        store._shared = self._shared = True
         return store
 
     def generations(self) -> set[int]:
