@@ -3,7 +3,8 @@
 from eraft.storage import rows as layout
 from eraft.storage.state import ReplicaRows
 from tests.sim.conditions import Conditions
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 SEGMENT_BYTES = Conditions().segment_bytes
 RETENTION = 4 * SEGMENT_BYTES

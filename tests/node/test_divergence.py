@@ -11,7 +11,8 @@ from eraft.node import status
 from eraft.node.divergence import Check, DigestChecks, Report, Verdict
 from eraft.types import ConfState
 from tests.sim.conditions import Conditions
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 OK = b"+OK\r\n"
 CHECK_TICKS = 5

@@ -1,6 +1,8 @@
 """READONLY connections: followers answer reads, as new as the leader's."""
 
-from tests.sim.world import Conversation, World, opened
+from tests.sim.conversation import Conversation
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 OK = b"+OK\r\n"
 

@@ -6,7 +6,8 @@ import pytest
 
 from eraft.node import keycount
 from tests.node.test_leadership import lead
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 KEYS = re.compile(rb"db0:keys=(\d+),expires=0,avg_ttl=0")
 

@@ -1,6 +1,7 @@
 """What clients are told when leaders change: whose reply is whose, what still waits."""
 
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 OK = b"+OK\r\n"
 NOT_EXECUTED = b"-TRYAGAIN The write was not executed, the leader has changed\r\n"

@@ -6,7 +6,8 @@ import pytest
 
 from eraft.node.leads import next_transfer
 from tests.node.test_leadership import led_by_one
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 OK = b"+OK\r\n"
 

@@ -5,7 +5,7 @@ import pytest
 from eraft import limits
 from tests.node.test_leadership import led_by_one
 from tests.node.test_order import keys_of
-from tests.sim.world import opened
+from tests.sim.opening import opened
 
 OK = b"+OK\r\n"
 

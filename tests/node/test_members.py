@@ -13,7 +13,8 @@ from eraft.raft import confchange
 from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition
 from eraft.storage.snapshots import generations
 from eraft.types import ConfState, EntryKind, ReplicaAddress
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 
 def change(

@@ -2,7 +2,8 @@
 
 from eraft._impl import hashing
 from tests.node.test_leadership import led_by_one
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 OK = b"+OK\r\n"
 

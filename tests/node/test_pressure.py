@@ -6,7 +6,8 @@ import pytest
 
 from eraft import limits
 from eraft.errors import StoreStalled
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 VALUE = b"v" * limits.MIB
 OK = b"+OK\r\n"

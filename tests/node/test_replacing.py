@@ -11,7 +11,8 @@ from eraft.node.metaclient import OnAnswer
 from eraft.types import METASERVER_GID
 from tests.node.test_divergence import append, plant
 from tests.sim.conditions import Conditions
-from tests.sim.world import Conversation, World
+from tests.sim.conversation import Conversation
+from tests.sim.world import World
 
 TICKS = 1200
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 OK = b"+OK\r\n"
 

@@ -16,7 +16,8 @@ from eraft.storage.snapshots import Cursor, generations
 from eraft.types import ReplicaAddress
 from tests.node.test_members import Change, ChangeKind, change
 from tests.sim.conditions import Conditions
-from tests.sim.world import World, opened
+from tests.sim.opening import opened
+from tests.sim.world import World
 
 SEGMENT_BYTES = Conditions().segment_bytes
 VALUE = "v" * 20_000

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from tests.linear.checker import Operation
 from tests.sim.checks import Violation
+from tests.sim.conversation import Conversation
 from tests.sim.dice import Dice
-from tests.sim.world import Conversation, World
+from tests.sim.world import World
 
 NOT_EXECUTED = (b"MOVED", b"CLUSTERDOWN", b"TRYAGAIN", b"MISCONF")
 PATIENCE_US = 12_000_000

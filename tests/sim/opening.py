@@ -1,4 +1,4 @@
-"""Clusters that are open from the start: what is on their disks was made once."""
+"""Clusters whose groups own all buckets: opened by commands, or from disks that were made once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,31 @@ from eraft._impl import hashing
 from tests.sim.clients import Histories
 from tests.sim.conditions import Conditions
 from tests.sim.disk import Disk
-from tests.sim.world import World, opened
+from tests.sim.world import World
+
+
+def opened(
+    groups: int = 1, nodes: int = 3, seed: int = 1, conditions: Conditions | None = None
+) -> World:
+    """A cluster whose groups 1..n own all buckets, each with a replica on every node."""
+    world = World(nodes, seed, conditions=conditions)
+    world.until(lambda: world.ready(0))
+    world.until(lambda: all(len(node.table.nodes) == nodes for node in world.nodes.values()))
+    world.until(
+        lambda: all(
+            address.client for node in world.nodes.values() for address in node.table.nodes.values()
+        )
+    )
+    for gid in range(1, groups + 1):
+        assert world.meta(1, "JOIN", str(gid), *map(str, world.ids)).startswith(b"$")
+    assert world.meta(1, "OPEN").startswith(b"$")
+    world.until(lambda: all(world.ready(gid) for gid in range(1, groups + 1)))
+    world.until(lambda: all(_owned(world, gid) for gid in range(1, groups + 1)))
+    return world
+
+
+def _owned(world: World, gid: int) -> bool:
+    return all(node.replicas[gid].machine.buckets_owned > 0 for node in world.nodes.values())
 
 
 @cache
@@ -25,7 +49,7 @@ def disks_of_opened(groups: int, nodes: int) -> dict[int, Disk]:
 
 
 def reopened(groups: int, nodes: int, seed: int, conditions: Conditions) -> World:
-    """As `world.opened`, but in less time."""
+    """As `opened`, but in less time."""
     disks = {
         node_id: disk.copy(conditions) for node_id, disk in disks_of_opened(groups, nodes).items()
     }

@@ -14,8 +14,8 @@ from tests.sim.clients import NUMBER_COMMANDS, TEXT_COMMANDS, Script
 from tests.sim.conditions import Conditions
 from tests.sim.dice import Dice
 from tests.sim.faults import Nemesis
-from tests.sim.opening import histories_of, reopened
-from tests.sim.world import TICK_US, World, opened
+from tests.sim.opening import histories_of, opened, reopened
+from tests.sim.world import TICK_US, World
 
 CALM_TICKS = 400
 CATCH_UP_TICKS = 3 * CALM_TICKS

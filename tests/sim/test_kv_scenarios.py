@@ -17,8 +17,9 @@ from tests.linear.checker import explain_all
 from tests.sim.check_commits import VALUE
 from tests.sim.clients import Script
 from tests.sim.conditions import Conditions
+from tests.sim.opening import opened
 from tests.sim.scene import SMALL_LOG, SMALL_LOG_LIMIT_BYTES, Scene, reliable, unreliable
-from tests.sim.world import World, opened
+from tests.sim.world import World
 
 ROUNDS = 3
 ROUND_S = 4.0

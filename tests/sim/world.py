@@ -10,15 +10,13 @@ checked all the time (`tests.sim.checks`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
 from zlib import crc32
 
 from eraft.errors import LogCorrupt, StorageError
 from eraft.node import hello
-from eraft.node.client import Client
 from eraft.node.node import Node
 from eraft.node.options import NodeOptions
 from eraft.storage.directory import Identity
@@ -26,8 +24,10 @@ from eraft.storage.machine import MachineFactory
 from eraft.storage.segments import Preparation
 from eraft.storage.wal import WriteAheadLog, WriteRequest
 from eraft.types import NodeAddress
+from tests.sim.acting import Acting
 from tests.sim.checks import Checks
 from tests.sim.conditions import Conditions
+from tests.sim.conversation import Conversation
 from tests.sim.dice import Dice
 from tests.sim.disk import Disk
 from tests.sim.network import Network
@@ -42,78 +42,6 @@ EVENTS_LIMIT = 200_000
 Action = tuple[Callable[..., None], tuple[Any, ...]]
 Event = tuple[int, int, int, int, Callable[..., None], tuple[Any, ...]]
 """When, a number that orders what is at the same time, node and its life (or 0), what to do."""
-
-
-class Conversation:
-    """A client of one node: what it sends, and the bytes that it got back."""
-
-    def __init__(self, world: World, node_id: int) -> None:
-        self.received = b""
-        self.closed = ""
-        self.node_id = node_id
-        self.on_data: Callable[[], None] | None = None
-        """Called when something has come."""
-        self._world = world
-        self._life = world.life(node_id)
-        self._sends_us = 0
-        self._comes_us = 0
-        self.client: Client = world.nodes[node_id].connect(
-            "10.0.0.9:9", "10.0.0.1:1", self._ready, self._closed
-        )
-
-    def send(self, *commands: str | bytes) -> None:
-        """Send inline commands (text) or raw bytes."""
-        world = self._world
-        if self._life != world.life(self.node_id):
-            return
-        for command in commands:
-            data = command.encode() + b"\r\n" if isinstance(command, str) else command
-            if world.conditions.client_us[1]:
-                arrives_us = world.now_us + world.dice.within(world.conditions.client_us)
-                self._sends_us = max(self._sends_us, arrives_us)
-                world.later(self._sends_us - world.now_us, self.node_id, self._deliver, data)
-            else:
-                self._deliver(data)
-
-    def _deliver(self, data: bytes) -> None:
-        with self._world.acting(self.node_id):
-            self.client.receive(data)
-
-    def _ready(self) -> None:
-        """Output waits; the world takes it after the turn."""
-
-    def _closed(self, why: str, at_once: bool) -> None:
-        self.closed = why
-
-    def take(self) -> None:
-        """The node's output is on its way, also if the node does not live to see it arrive."""
-        if not self.client.slots.output:
-            return
-        data = self.client.slots.take()
-        world = self._world
-        arrives_us = world.now_us + world.dice.within(world.conditions.client_us)
-        self._comes_us = max(self._comes_us, arrives_us)
-        if self._comes_us > world.now_us:
-            world.later(self._comes_us - world.now_us, 0, self._came, data)
-        else:
-            self._came(data)
-
-    def _came(self, data: bytes) -> None:
-        self._world.witness(data)
-        self.received += data
-        if self.on_data is not None:
-            self.on_data()
-
-    def hang_up(self) -> None:
-        """End it; the node finds out as soon as it can."""
-        world = self._world
-        if self._life == world.life(self.node_id):
-            world.later(0, self.node_id, self._hung_up)
-
-    def _hung_up(self) -> None:
-        self._world.conversations[self.node_id].remove(self)
-        with self._world.acting(self.node_id) as node:
-            node.disconnect(self.client)
 
 
 class World:
@@ -266,13 +194,6 @@ class World:
         self.checks.crashed(node_id)
         self.network.crashed(node_id)
 
-    def _failed(self, node_id: int, error: StorageError) -> None:
-        if self.on_failure is None:
-            raise error
-        self.tell(f"node {node_id} stops: {error}")
-        self.crash(node_id, power=False)
-        self.on_failure(node_id, error)
-
     def connect(self, node_id: int) -> Conversation:
         """A client of the node."""
         conversation = Conversation(self, node_id)
@@ -383,18 +304,24 @@ class World:
 
     # What nodes do
 
-    @contextmanager
-    def acting(self, node_id: int) -> Iterator[Node]:
+    def acting(self, node_id: int) -> Acting:
         """Tell a node something: it knows the time, and has its turn afterwards."""
+        return Acting(self, node_id)
+
+    def on_stage(self, node_id: int) -> Node:
+        """The node that does something now; it knows the time."""
         node = self.nodes[node_id]
         self.actor = node_id
         node.at(self.wall_ms(node_id), self.local_s(node_id))
-        try:
-            yield node
-        except StorageError as error:
-            self._failed(node_id, error)
-            return
-        self.wake(node_id)
+        return node
+
+    def failed(self, node_id: int, error: StorageError) -> None:
+        """The disk of the node fails, which stops it."""
+        if self.on_failure is None:
+            raise error
+        self.tell(f"node {node_id} stops: {error}")
+        self.crash(node_id, power=False)
+        self.on_failure(node_id, error)
 
     def wake(self, node_id: int) -> None:
         """The node has a turn soon."""
@@ -425,13 +352,11 @@ class World:
 
     def _turn(self, node_id: int) -> None:
         self._awake.discard(node_id)
-        node = self.nodes[node_id]
-        self.actor = node_id
-        node.at(self.wall_ms(node_id), self.local_s(node_id))
+        node = self.on_stage(node_id)
         try:
             outputs = node.drain()
         except StorageError as error:
-            self._failed(node_id, error)
+            self.failed(node_id, error)
             return
         assert outputs.again or not node._dirty, "nothing wakes the node for what is left to do"
         for channel, queues in ((hello.MAIN, outputs.frames), (hello.BULK, outputs.bulk)):
@@ -476,7 +401,7 @@ class World:
         try:
             request.file.sync()
         except OSError as error:
-            self._failed(node_id, StorageError(f"writing the log: {error}"))
+            self.failed(node_id, StorageError(f"writing the log: {error}"))
             return
         self.checks.durable(node_id, request.position)
         with self.acting(node_id) as node:
@@ -557,27 +482,3 @@ class World:
         """Whether the group is led and owns its buckets, and every node knows its leader."""
         leader = self.leader(gid)
         return bool(leader) and all(node.leader_of(gid) == leader for node in self.nodes.values())
-
-
-def opened(
-    groups: int = 1, nodes: int = 3, seed: int = 1, conditions: Conditions | None = None
-) -> World:
-    """A cluster whose groups 1..n own all buckets, each with a replica on every node."""
-    world = World(nodes, seed, conditions=conditions)
-    world.until(lambda: world.ready(0))
-    world.until(lambda: all(len(node.table.nodes) == nodes for node in world.nodes.values()))
-    world.until(
-        lambda: all(
-            address.client for node in world.nodes.values() for address in node.table.nodes.values()
-        )
-    )
-    for gid in range(1, groups + 1):
-        assert world.meta(1, "JOIN", str(gid), *map(str, world.ids)).startswith(b"$")
-    assert world.meta(1, "OPEN").startswith(b"$")
-    world.until(lambda: all(world.ready(gid) for gid in range(1, groups + 1)))
-    world.until(lambda: all(_owned(world, gid) for gid in range(1, groups + 1)))
-    return world
-
-
-def _owned(world: World, gid: int) -> bool:
-    return all(node.replicas[gid].machine.buckets_owned > 0 for node in world.nodes.values())
