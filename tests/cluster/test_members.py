@@ -160,7 +160,7 @@ def test_what_is_refused(own: Cluster) -> None:
     assert unknown.returncode == 2
     assert "there is no node 'n9'" in unknown.stderr
     own.do("kill", "n3")
-    hopeless = own.cluster("replace-node", "n3", "--timeout-s", 5)
+    hopeless = own.cluster("replace-node", "n3", "--timeout-s", 2)
     assert hopeless.returncode == 1
     assert own.names() == ["n1", "n2", "n3"]
     own.do("start")

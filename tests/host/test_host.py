@@ -43,7 +43,9 @@ class Words:
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> NodeOptions:
+def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodeOptions:
+    """Alone the node need not wait for others: it elects itself and hears of itself soon."""
+    monkeypatch.setattr(limits, "LEADS_INTERVAL_S", 0.05)
     base = choose_base_port(1)
     client, peer, admin_port = (f"127.0.0.1:{base + n}" for n in range(3))
     data_dir = str(tmp_path / "n1")
@@ -53,6 +55,7 @@ def options(tmp_path: Path) -> NodeOptions:
         client=client,
         peer=peer,
         admin=admin_port,
+        tick_s=0.01,
         segment_size_bytes=SEGMENT_SIZE_BYTES,
     )
 

@@ -116,7 +116,7 @@ def test_versions_follow_each_other(rows: ReplicaRows) -> None:
     assert content(rows) == stored
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, len(HISTORY) - 1), st.integers(0, len(HISTORY) - 1))
 def test_an_update_brings_a_node_to_the_newest_version(newest: int, since: int) -> None:
     chain = filled(new_rows(), HISTORY[: newest + 1])

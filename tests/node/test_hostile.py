@@ -317,7 +317,7 @@ def made(world: World, form: dict[str, Any]) -> Message | None:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(messages(), min_size=1, max_size=25))
 def test_whatever_a_member_says_nobody_stops_and_nothing_is_lost(forms: list[Any]) -> None:
     with cluster() as world:

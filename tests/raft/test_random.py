@@ -1,6 +1,6 @@
 """Random histories: every fault at once, every safety property at every step, life after it.
 
-`ERAFT_RAFT_SEEDS` sets how many seeds run (default 400), `ERAFT_RAFT_SEED` runs a single one.
+`ERAFT_RAFT_SEEDS` sets how many seeds run (default 200), `ERAFT_RAFT_SEED` runs a single one.
 """
 
 import os
@@ -16,7 +16,7 @@ from eraft.types import ConfState
 from tests.raft.host import Host
 from tests.raft.network import Faults, Network
 
-SEEDS = int(os.environ.get("ERAFT_RAFT_SEEDS", "400"))
+SEEDS = int(os.environ.get("ERAFT_RAFT_SEEDS", "200"))
 ONE = os.environ.get("ERAFT_RAFT_SEED")
 CHUNKS = 10
 

@@ -109,19 +109,40 @@ def generic(
     return scene
 
 
-@pytest.mark.parametrize("compacting", [False, True])
-@pytest.mark.parametrize("partitions", [False, True])
-@pytest.mark.parametrize("crash", [False, True])
-@pytest.mark.parametrize("lossy", [False, True])
-@pytest.mark.parametrize("clients", [1, 5])
-def test_appends(
-    clients: int, lossy: bool, crash: bool, partitions: bool, compacting: bool
-) -> None:
-    generic(clients=clients, lossy=lossy, crash=crash, partitions=partitions, compacting=compacting)
+@pytest.mark.parametrize("trouble", ["", "crash", "partitions"])
+def test_one_client(trouble: str) -> None:
+    generic(clients=1, **dict.fromkeys(trouble.split(), True))
 
 
-def test_many_clients_and_restarts_with_small_logs() -> None:
-    generic(clients=20, crash=True, compacting=True)
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "",
+        "lossy",
+        "partitions",
+        "crash",
+        "lossy crash",
+        "partitions crash",
+        "lossy partitions crash",
+    ],
+)
+def test_several_clients(trouble: str) -> None:
+    generic(clients=5, **dict.fromkeys(trouble.split(), True))
+
+
+@pytest.mark.parametrize(
+    ("clients", "trouble"),
+    [
+        (1, "crash"),
+        (10, "crash"),
+        (5, "lossy"),
+        (5, "partitions"),
+        (5, "lossy crash"),
+        (5, "lossy partitions crash"),
+    ],
+)
+def test_small_logs(clients: int, trouble: str) -> None:
+    generic(clients=clients, compacting=True, **dict.fromkeys(trouble.split(), True))
 
 
 @pytest.mark.parametrize("compacting", [False, True])

@@ -84,7 +84,7 @@ def changed(image: Image, name: str, data: bytes) -> Image:
     return image | {name: data}
 
 
-def test_every_single_flipped_bit(new_log: NewLog) -> None:
+def test_one_flipped_bit_at_every_byte(new_log: NewLog) -> None:
     image, requests = small_log(new_log)
     final = requests[-1]
     outcomes = {"corrupt": 0, "torn": 0, "harmless": 0}
@@ -93,7 +93,8 @@ def test_every_single_flipped_bit(new_log: NewLog) -> None:
         for place in [*range(HEADER_USED_BYTES), *range(HEADER_BYTES, used)]:
             inside = final.offset <= place < final.offset + len(final.data)
             in_final = name == final.file.name and inside
-            for bit in range(8):
+            # Of the file's header all bits; a checksum covers the rest.
+            for bit in range(8) if place < HEADER_USED_BYTES else (place % 8,):
                 flipped = bytearray(data)
                 flipped[place] ^= 1 << bit
                 last = expect_all_but_at_most_the_last(changed(image, name, bytes(flipped)), 12)
@@ -104,8 +105,8 @@ def test_every_single_flipped_bit(new_log: NewLog) -> None:
                     outcomes["harmless"] += 1
                 else:
                     outcomes["corrupt"] += 1
-    assert outcomes["corrupt"] > 5000
-    assert outcomes["torn"] > 500
+    assert outcomes["corrupt"] > 500
+    assert outcomes["torn"] > 60
     # Only the padding between records carries no information.
     assert outcomes["harmless"] < outcomes["corrupt"] / 20
 

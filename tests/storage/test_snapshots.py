@@ -151,7 +151,7 @@ keys = st.binary(min_size=1, max_size=2)
 batches = st.lists(st.tuples(keys, st.none() | st.binary(max_size=3)), max_size=8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(st.tuples(batches, st.sampled_from(["", "snapshot", "flush"])), max_size=12))
 def test_snapshots_of_both_stores_are_the_same(steps: list[tuple]) -> None:
     memory = MemoryStore()

@@ -128,7 +128,7 @@ operations = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(operations, min_size=1, max_size=3))
 def test_the_double_does_what_rocksdb_does(lives: list[list[tuple]]) -> None:
     memory = MemoryStore()
