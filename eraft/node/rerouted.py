@@ -24,7 +24,7 @@ class Rerouted:
     """
 
     def __init__(
-        self, client: Client, slot: Slot, commands: list[list[bytes]], readonly: bool
+        self, client: Client, slot: Slot | _Part, commands: list[list[bytes]], readonly: bool
     ) -> None:
         self._client = client
         self._readonly = readonly
@@ -43,16 +43,27 @@ class Rerouted:
             if isinstance(decision, router.Hold) and not late:
                 return False
             decisions.append((bucket, decision))
-        parts = _Parts(self._client, self._slot, len(decisions))
-        for place, (args, (bucket, decision)) in enumerate(
-            zip(self._commands, decisions, strict=True)
+        for args, part, (bucket, decision) in zip(
+            self._commands, self._places(), decisions, strict=True
         ):
-            part: Any = _Part(parts, place)
             if isinstance(decision, router.Serve):
-                node.shard(decision.gid).read(_PartRead(self._client, part, args, bucket, True))
+                read: Any = part
+                node.shard(decision.gid).read(_PartRead(self._client, read, args, bucket, True))
                 continue
             part.refuse(CLUSTER_DOWN if isinstance(decision, router.Hold) else decision.reply)
         return True
+
+    @property
+    def again(self) -> bool:
+        """Whether the command, which is then only one, was rerouted before."""
+        return isinstance(self._slot, _Part)
+
+    def _places(self) -> list[_Part]:
+        """Where the answers go."""
+        if isinstance(self._slot, _Part):
+            return [self._slot]
+        parts = _Parts(self._client, self._slot, len(self._commands))
+        return [_Part(parts, place) for place in range(len(self._commands))]
 
 
 class _PartRead(CommandRead):
@@ -68,7 +79,7 @@ class _PartRead(CommandRead):
 class _Parts:
     """Joins the replies of several commands in the slot that was theirs together."""
 
-    def __init__(self, client: Client, slot: Any, count: int) -> None:
+    def __init__(self, client: Client, slot: Slot, count: int) -> None:
         self.slot = slot
         self._client = client
         self._parts: list[bytes] = [b""] * count
@@ -79,8 +90,7 @@ class _Parts:
         self._missing -= 1
         if not self._missing:
             self.slot.fill(b"".join(self._parts))
-            if not isinstance(self.slot, _Part):
-                self._client.read_done()
+            self._client.read_done()
 
 
 class _Part:

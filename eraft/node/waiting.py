@@ -61,7 +61,9 @@ class Waiting:
         client.wait_for_reads()
         readonly = client.session.readonly and not leader_only
         rerouted = Rerouted(client, slot, commands, readonly)
-        if not rerouted.retry(self._node):
+        # Whoever could not serve it may be asked again and again until it is known who leads now:
+        # once a tick is enough.
+        if rerouted.again or not rerouted.retry(self._node):
             self._rerouted.append(rerouted)
 
     def forget(self, client: Client) -> None:

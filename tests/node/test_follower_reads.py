@@ -76,6 +76,18 @@ def test_a_read_outlives_its_leader() -> None:
     assert answer(reader) == b"$1\r\n1\r\n"
 
 
+def test_a_read_that_a_former_leader_refuses_waits_for_the_next_one() -> None:
+    world, writer, reader, _ = followed()
+    writer.send("SET key 1")
+    world.settle()
+    with world.acting(world.leader(1)) as node:
+        node.replicas[1].raft.step_down("the test wants it")
+        node.touch(node.replicas[1])
+    reader.send("GET key")
+    world.until(lambda: bool(reader.received))
+    assert answer(reader) == b"$1\r\n1\r\n"
+
+
 def test_a_key_that_is_due_is_judged_by_the_leader() -> None:
     world, writer, reader, follower = followed()
     writer.send("SET key 1 PX 120")
