@@ -43,11 +43,20 @@ class Histories:
 class Script:
     """One client; it never sends again what may have been executed."""
 
-    def __init__(self, world: World, histories: Histories, number: int, dice: Dice) -> None:
+    def __init__(
+        self,
+        world: World,
+        histories: Histories,
+        number: int,
+        dice: Dice,
+        readonly: bool = False,
+    ) -> None:
+        """With `readonly` it only reads, from whichever node it is connected with."""
         self.world = world
         self.histories = histories
         self.number = number
         self.dice = dice
+        self.readonly = readonly
         self.executed = 0
         self.waiting: list[tuple[bytes, Operation]] = []
         self._orders = 0
@@ -56,6 +65,8 @@ class Script:
         self._count = 0
         self._node = 0
         self._since_us = 0
+        self._greeted = True
+        """Whether the node has answered READONLY, if it was asked."""
         self._conversation: Conversation | None = None
 
     def send(self, commands: list[tuple[str, bytes]]) -> None:
@@ -96,6 +107,9 @@ class Script:
             self._orders += 1
             self._conversation = world.connect(self._node)
             self._conversation.on_data = self.listen
+            if self.readonly:
+                self._greeted = False
+                self._conversation.send("READONLY")
         return self._conversation
 
     def go_to(self, node_id: int) -> None:
@@ -112,6 +126,7 @@ class Script:
         self.world.tell(f"client {self.number} leaves node {self._node}: {why}")
         conversation.on_data = None
         conversation.hang_up()
+        self._greeted = True
         self._node = 0 if self.dice.random() < 0.5 else self._node
         self.waiting.clear()
 
@@ -147,6 +162,11 @@ class Script:
                     break
                 text, end = data[end : end + int(size)], end + int(size) + 2
             place = end
+            if not self._greeted:
+                if (kind, text) != (b"+", b"OK"):
+                    raise Violation(f"answers: client {self.number} gets {text!r} for READONLY")
+                self._greeted = True
+                continue
             if not self.waiting:
                 raise Violation(f"answers: client {self.number} gets {data!r} for nothing")
             key, operation = self.waiting.pop(0)
@@ -155,7 +175,8 @@ class Script:
         conversation.received = data[place:]
         if moved and not self.waiting:
             self.leave("moved")
-            self._node = moved
+            # Who reads from followers tries another one, not always the leader.
+            self._node = self.dice.choice(self.world.ids) if self.readonly else moved
 
     def _told(
         self,

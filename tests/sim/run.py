@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from eraft._impl import batch, hashing
 from eraft.node.replica import Replica
 from eraft.storage import rows as layout
+from eraft.storage.items import decode_conf, encode_conf
 from eraft.types import METASERVER_GID
 from tests.linear.checker import explain_all
 from tests.sim.checks import Violation
@@ -18,8 +19,8 @@ from tests.sim.opening import histories_of, opened, reopened
 from tests.sim.world import TICK_US, World
 
 CALM_TICKS = 400
-CATCH_UP_TICKS = 3 * CALM_TICKS
-"""A snapshot can have to wait for two flushes of 6 s, and be followed by another one."""
+CALM_FLUSH_US = (10_000, 100_000)
+"""A snapshot can have to wait for two flushes, and be followed by another one."""
 OPENED_LIVE = 20
 """One seed in so many opens its cluster itself."""
 DIVERGES = 5
@@ -96,8 +97,11 @@ class Simulation:
         self.world.tell(f"seed {seed}: {conditions}")
         self.world.conditions = conditions
         self.histories = histories_of(self.world, profile.groups)
+        readers = self.dice.choice((0, 1, 2))
         self.scripts = [
-            Script(self.world, self.histories, number, self.dice)
+            Script(
+                self.world, self.histories, number, self.dice, number > profile.clients - readers
+            )
             for number in range(1, profile.clients + 1)
         ]
         self.nemesis = Nemesis(self.world, self.dice)
@@ -172,7 +176,7 @@ class Simulation:
         if dice.random() < (0.05 if script.waiting else 0.01):
             script.leave("by chance")
         if not script.waiting or dice.random() < 0.1:
-            script.send(self._pipeline(reads_only=dice.random() < self._reads))
+            script.send(self._pipeline(script.readonly or dice.random() < self._reads))
         self._think_later(script)
 
     def _pipeline(self, reads_only: bool) -> list[tuple[str, bytes]]:
@@ -194,6 +198,7 @@ class Simulation:
         world = self.world
         conditions = world.conditions
         conditions.drop = conditions.duplicate = conditions.late = conditions.spike_chance = 0.0
+        conditions.flush_us = CALM_FLUSH_US
         self.nemesis.repair()
         self._until(self._settled, "all groups are led and all clients are answered")
         self._until(self._has_room, "all nodes know that their disks have room")
@@ -243,7 +248,7 @@ class Simulation:
 
         for gid in range(self.profile.groups + 1):
             what = "all replicas have applied the same"
-            self._until(lambda it=gid: self._caught_up(it), what, CATCH_UP_TICKS)
+            self._until(lambda it=gid: self._caught_up(it), what)
             first, *others = self.nemesis.good()
             rows = rows_of(world.nodes[first].replicas[gid])
             for node_id in others:
@@ -284,7 +289,7 @@ class Simulation:
         world.tell(f"! the state of group {gid} on node {node_id} changes behind its back")
         self._until_executed(self.scripts[0], [("APPEND", key)])
         what = f"node {node_id} quarantines a state that is not that of the others"
-        self._until(lambda: gid in world.nodes[node_id].quarantines, what, CATCH_UP_TICKS)
+        self._until(lambda: gid in world.nodes[node_id].quarantines, what)
 
     def _caught_up(self, gid: int) -> bool:
         nodes = self.world.nodes
@@ -300,8 +305,14 @@ def rows_of(replica: Replica) -> list[tuple[bytes, bytes]]:
     rows = [(key[4:], row) for scan in scans for key, row in scan]
     if replica.gid == METASERVER_GID:
         # Each founder knows the store of its own replica only.
-        rows = [(key, row) for key, row in rows if not key.endswith(b"conf")]
+        key = layout.conf_key(generation)
+        rows = [(it, row if it != key[4:] else _without_stores(row)) for it, row in rows]
     return rows
+
+
+def _without_stores(row: bytes) -> bytes:
+    conf, members = decode_conf(row)
+    return encode_conf(conf, [replace(member, store_id="") for member in members])
 
 
 def simulate(seed: int, profile: Profile = STANDARD, story: list[str] | None = None) -> Outcome:
