@@ -44,7 +44,7 @@ class Words:
 
 @pytest.fixture
 def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodeOptions:
-    """Alone the node need not wait for others: it elects itself and hears of itself soon."""
+    """Alone the node hears of itself soon."""
     monkeypatch.setattr(limits, "LEADS_INTERVAL_S", 0.05)
     base = choose_base_port(1)
     client, peer, admin_port = (f"127.0.0.1:{base + n}" for n in range(3))
@@ -55,7 +55,6 @@ def options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodeOptions:
         client=client,
         peer=peer,
         admin=admin_port,
-        tick_s=0.01,
         segment_size_bytes=SEGMENT_SIZE_BYTES,
     )
 
