@@ -325,11 +325,18 @@ class Nemesis:
             self._crash(self._node(), power=self.dice.random() < 0.5)
         if leader not in self.world.nodes:
             return
+        if self.dice.random() < 0.4:
+            delay_us = self.dice.within((0, SECOND_US // 2))
+            self.world.later(delay_us, 0, self._cut_power_of, self._node())
         self._tell(f"much is written on node {leader}")
         conversation = self.world.connect(leader)
         for number in range(self.dice.randint(10, 60)):
             command = f"SET filler{number % 7} {number:0700}"
             self.world.later(number * 10_000, leader, conversation.send, command)
+
+    def _cut_power_of(self, node_id: int) -> None:
+        if not self._over:
+            self._crash(node_id, power=True)
 
     # Clocks
 

@@ -10,9 +10,13 @@ from eraft.node import members
 from eraft.node.node import Node
 from eraft.node.replica import Replica
 from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition
+from eraft.raft.kinds import CONF_CHANGE
 from eraft.types import Message, MessageKind
 from tests.sim.dice import Dice
 from tests.sim.world import World
+
+STAND_TRIES = 200
+STAND_US = 300
 
 
 class Glance:
@@ -108,8 +112,8 @@ class Politics:
             return
         node_id, replica = found
         if self.dice.random() < 0.5:
-            # Somebody may stand for election who has not applied it yet.
-            self.world.later(self.dice.within((0, 100_000)), 0, self.campaign)
+            one = self.dice.choice([*self.world.nodes, node_id])
+            self.world.later(0, one, self._stand_unready, one, replica.gid, STAND_TRIES)
         for _ in range(self.dice.choice((1, 1, 2))):
             change = self._change(replica)
             if change.changes:
@@ -118,6 +122,19 @@ class Politics:
                         change.changes, (), lambda error: None, change.transition
                     )
                     self._tell(f"group {replica.gid}: {change}")
+
+    def _stand_unready(self, node_id: int, gid: int, tries: int) -> None:
+        """A node stands for election just when a change is committed that it has not applied."""
+        replica = self.world.nodes[node_id].replicas[gid]
+        raft = replica.raft
+        kinds = map(raft.log.kind, range(raft.applied + 1, raft.commit + 1))
+        if CONF_CHANGE in kinds and node_id not in self.world.paused:
+            with self.world.acting(node_id) as node:
+                raft.step_down("the simulation wants it")
+                raft.campaign()
+                node.touch(replica)
+        elif tries:
+            self.world.later(STAND_US, node_id, self._stand_unready, node_id, gid, tries - 1)
 
     def change_early(self, node_id: int, gid: int) -> None:
         """The members are to change before the new leader has committed anything."""
