@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from eraft.errors import StorageError
+from eraft.storage.memory_files import SECTOR_BYTES
 from eraft.storage.segments import HEADER_BYTES
 from tests.sim.checks import DocumentedLoss
 from tests.sim.dice import Dice
@@ -13,6 +14,8 @@ from tests.sim.world import World
 
 SECOND_US = 1_000_000
 ROOM = 1 << 40
+WRITING_TRIES = 2000
+WRITING_US = 100
 
 
 class Nemesis:
@@ -68,9 +71,9 @@ class Nemesis:
         ]
         chance = dice.choice((0.25, 0.5, 0.8))
         self.kinds = [kind for kind in kinds if dice.random() < chance] or [self.isolate_leader]
-        if dice.random() < 0.2:
-            # Members that change all the time meet everything else.
-            self.kinds += [politics.reconfigure] * len(self.kinds)
+        # What happens all the time meets everything else.
+        often = dice.choice((None, None, None, politics.reconfigure, self.leave_behind))
+        self.kinds += [often] * len(self.kinds) if often else []
         greetings: list[Callable[[int, int], None]] = [
             politics.change_early,
             politics.hand_over_early,
@@ -321,22 +324,27 @@ class Nemesis:
     def leave_behind(self) -> None:
         """Much is written while a node is away: logs roll over, and it may need a snapshot."""
         leader = self._leader()
-        if self.dice.random() < 0.7:
+        if self.dice.random() < 0.5:
             self._crash(self._node(), power=self.dice.random() < 0.5)
         if leader not in self.world.nodes:
             return
-        if self.dice.random() < 0.4:
+        if self.dice.random() < 0.6:
             delay_us = self.dice.within((0, SECOND_US // 2))
-            self.world.later(delay_us, 0, self._cut_power_of, self._node())
+            self.world.later(delay_us, 0, self._cut_power_writing, leader, WRITING_TRIES)
         self._tell(f"much is written on node {leader}")
         conversation = self.world.connect(leader)
         for number in range(self.dice.randint(10, 60)):
             command = f"SET filler{number % 7} {number:0700}"
             self.world.later(number * 10_000, leader, conversation.send, command)
 
-    def _cut_power_of(self, node_id: int) -> None:
-        if not self._over:
+    def _cut_power_writing(self, node_id: int, tries: int) -> None:
+        """A node loses its power just while it writes a record of several sectors."""
+        if self._over or node_id not in self.world.nodes:
+            return
+        if self.world.disks[node_id].files.unsynced_bytes() > SECTOR_BYTES:
             self._crash(node_id, power=True)
+        elif tries:
+            self.world.later(WRITING_US, 0, self._cut_power_writing, node_id, tries - 1)
 
     # Clocks
 
