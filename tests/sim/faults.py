@@ -323,7 +323,8 @@ class Nemesis:
 
     def leave_behind(self) -> None:
         """Much is written while a node is away: logs roll over, and it may need a snapshot."""
-        leader = self._leader()
+        gid = self.dice.choice([it for it in sorted(self.world.checks.groups) if it])
+        leader = self.world.leader(gid)
         if self.dice.random() < 0.5:
             self._crash(self._node(), power=self.dice.random() < 0.5)
         if leader not in self.world.nodes:
