@@ -14,7 +14,7 @@ from eraft import limits
 from eraft._impl import wal as codec
 from eraft.node.node import Node
 from eraft.node.replica import Replica
-from eraft.raft import Role
+from eraft.raft import Role, confchange
 from eraft.storage import rows as layout
 from eraft.storage.items import Item, decode_group_state, decode_hard_state
 from eraft.storage.wal import WriteAheadLog
@@ -241,10 +241,16 @@ class Checks:
             group.terms.append(term)
             before = term
             if kind == _CONF_CHANGE:
-                self._one_change(gid, group, index, term)
+                self._one_change(gid, group, index, term, payload)
 
-    def _one_change(self, gid: int, group: DurableGroup, index: int, term: int) -> None:
-        """A change waits for the one before it, and for its leader's first commit."""
+    def _one_change(
+        self, gid: int, group: DurableGroup, index: int, term: int, payload: bytes
+    ) -> None:
+        """A change waits for the one before it, and for its leader's first commit.
+
+        Leaving a joint configuration need not wait for the latter: while it is not left
+        nobody can commit another change (seed 339).
+        """
         known = self.group(gid)
         place = index - 1
         while place > max(known.top, group.base_index):
@@ -255,7 +261,8 @@ class Checks:
                     f" configuration, committed is only {known.top}"
                 )
             place -= 1
-        if index > known.top and group.term(known.top) != term:
+        leaves = not confchange.decode(payload).changes
+        if index > known.top and group.term(known.top) != term and not leaves:
             raise Violation(
                 f"change before the first commit: group {gid}, entry {index} of term {term} changes"
                 f" the configuration, committed is {known.top} of term {group.term(known.top)}"
