@@ -54,6 +54,9 @@ make chaos ARGS="run --seconds 90"
 step simulation
 make sim SEEDS=1000
 
+step planted bugs
+.venv/bin/python -m tests.sim.mutate --check
+
 step demo
 make demo
 
