@@ -170,7 +170,8 @@ class PeerReceiver(asyncio.Protocol):
                     self._greeted(kind, body)
         except ProtocolError as error:
             self._refuse(str(error))
-        server.schedule()
+        if server.node.has_work:
+            server.schedule()
 
     def _greeted(self, kind: int, body: bytes) -> None:
         node = self._server.node

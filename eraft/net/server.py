@@ -239,8 +239,18 @@ class Server:
         try:
             outputs = self.node.drain()
             self._carry_out(outputs)
+            self.node.apply()
+            self._flush_connections()
+            if outputs.record is not None:
+                self._prepare_segments()
+                self.node.write_meanwhile()
         except Exception as error:
             self.fail(error)
+            return
+        if self.node.has_work:
+            self.schedule()
+        if self.node.leads.leaving:
+            self._stop_if_left()
 
     def _carry_out(self, outputs: Outputs) -> None:
         record = outputs.record
@@ -248,21 +258,16 @@ class Server:
             self._writer.submit(record.file.fileno(), record.offset, record.data, record.position)
         self._send(hello.MAIN, outputs.frames)
         self._send(hello.BULK, outputs.bulk)
-        if self.unflushed:
-            unflushed, self.unflushed = self.unflushed, {}
-            for connection in unflushed:
-                connection.flush()
         if outputs.peers_changed:
             self._dial()
         if outputs.flush:
             self._flush_store()
-        if record is not None:
-            self._prepare_segments()
-            self.node.write_meanwhile()
-        if outputs.again:
-            self.schedule()
-        if self.node.leads.leaving:
-            self._stop_if_left()
+
+    def _flush_connections(self) -> None:
+        if self.unflushed:
+            unflushed, self.unflushed = self.unflushed, {}
+            for connection in unflushed:
+                connection.flush()
 
     def _stop_if_left(self) -> None:
         late = self._loop.time() >= self._stop_at
@@ -287,7 +292,8 @@ class Server:
             self.node.log_durable(self._writer.durable)
         except Exception as failure:
             self.fail(failure)
-        self.schedule()
+        if self.node.has_work:
+            self.schedule()
 
     def _tick(self) -> None:
         """The node's clock: ticks do not drift, and those that were missed are not made up for."""
@@ -326,6 +332,7 @@ class Server:
                 self.node.store_flushed()
             except Exception as failure:
                 self.fail(failure)
+            self.schedule()
 
         self._loop.run_in_executor(self._flusher, self.store.flush).add_done_callback(finished)
 

@@ -1,9 +1,10 @@
 """One node without I/O: its replicas, log, routing and connections, composed.
 
 The shell calls in with what happened (bytes, ticks, a durable log position)
-after telling the time with `at`, and calls `drain` once per turn of its event
-loop. Everything of all groups that has to become durable in a turn is one
-record, and everything for one peer is one frame.
+after telling the time with `at`. A turn of its event loop calls `drain`, whose
+outputs leave, and then `apply`, which works while disks and peers are busy.
+Everything of all groups that has to become durable in a turn is one record, and
+everything for one peer is one frame.
 """
 
 from __future__ import annotations
@@ -114,6 +115,8 @@ class Node:
 
         self._outputs = Outputs()
         self._dirty: dict[int, Replica] = {}
+        self._committed: dict[int, Replica] = {}
+        self._stirred = False
         self._jobs: deque[Job] = deque()
         self._store_stalled = False
         self._leads_changed = False
@@ -222,7 +225,9 @@ class Node:
             self.gossip.saw_version(node_id, version, self.table.version, self.now_s)
             for message in messages:
                 self._step(node_id, message)
-        elif kind == frames.LEADS:
+            return
+        self.stir()
+        if kind == frames.LEADS:
             was_full = self.gossip.peer(node_id).full
             leads, version = self.gossip.heard(node_id, body, self.now_s)
             if self.gossip.peer(node_id).full != was_full:
@@ -308,8 +313,7 @@ class Node:
         if self.outbox.log_idle:
             return
         self.log.durable(position)
-        self.outbox.durable()
-        for replica in self.replicas.values():
+        for replica in self.outbox.durable():
             self.touch(replica)
 
     def store_flushed(self) -> None:
@@ -364,6 +368,14 @@ class Node:
     def touch(self, replica: Replica) -> None:
         """The replica has something to do in this turn's drain."""
         self._dirty[replica.gid] = replica
+
+    def stir(self) -> None:
+        """Something other than a replica has work for a turn."""
+        self._stirred = True
+
+    def apply_later(self, replica: Replica) -> None:
+        """The replica has something to apply, or reads to serve, in this turn's second half."""
+        self._committed[replica.gid] = replica
 
     def remove(self, replica: Replica) -> None:
         """A replica was removed from its group."""
@@ -519,17 +531,34 @@ class Node:
 
     # One turn
 
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to do in a turn: the shell lets the node have one soon."""
+        outputs = self._outputs
+        return bool(
+            self._dirty
+            or self._stirred
+            or self._leads_changed
+            or self._jobs
+            or outputs.frames
+            or outputs.bulk
+            or self.waiting.resuming
+            or self.outbox.waiting
+        )
+
     def drain(self) -> Outputs:
-        """Do what this turn's events ask for; the shell carries out what is returned."""
+        """The first half of a turn: what its events ask to be logged and sent.
+
+        The shell lets all of that leave and calls `apply` then.
+        """
         self._advance_jobs()
-        sends_more = self.sending.advance()
+        self._stirred = self.sending.advance()
         while self._dirty or self.waiting.resuming:
             self.waiting.resume()
             dirty, self._dirty = self._dirty, {}
             for replica in dirty.values():
                 replica.drain()
             if self._dirty and all(gid in dirty for gid in self._dirty):
-                self._outputs.again = True
                 break
         if self._leads_changed:
             self._announce()
@@ -538,12 +567,18 @@ class Node:
         self.outbox.collect_frames(outputs, self.table.version)
         if self.outbox.record_due:
             self.outbox.collect_record(outputs, self.log, self.now_s)
-        self.waiting.end_turn()
         outputs.flush = self.flushing.begin()
-        outputs.again = (
-            outputs.again or sends_more or bool(self._jobs or self._dirty) or self.waiting.resuming
-        )
         return outputs
+
+    def apply(self) -> None:
+        """The second half of a turn: what is committed is applied, and answered.
+
+        The disks and the peers are busy with the first half meanwhile.
+        """
+        committed, self._committed = self._committed, {}
+        for replica in committed.values():
+            replica.apply()
+        self.waiting.end_turn()
 
     def _advance_jobs(self) -> None:
         for _ in range(min(len(self._jobs), limits.JOB_SLICES)):

@@ -39,6 +39,7 @@ class Outbox:
         self._next = _Batch()
         self._flight: _Batch | None = None
         self._flight_since_s = 0.0
+        self._want_log: dict[int, Replica] = {}
         self._messages: dict[int, list[Message]] = {}
         self._bulk: dict[int, list[Message]] = {}
 
@@ -77,17 +78,25 @@ class Outbox:
         queues = self._bulk if bulk else self._messages
         queues.setdefault(node_id, []).append(message)
 
-    def durable(self) -> None:
-        """The record at the log writer is durable."""
+    def want_log(self, replica: Replica) -> None:
+        """The replica has something to propose once the log writer is idle."""
+        self._want_log[replica.gid] = replica
+
+    def durable(self) -> list[Replica]:
+        """The record at the log writer is durable; the replicas that go on now."""
         flight, self._flight = self._flight, None
         if flight is None:
-            return
+            return []
         for replica, token in flight.tokens:
             replica.raft.persisted(token)
         for replica, messages in flight.after:
             replica.send_released(messages)
         for call in flight.calls:
             call()
+        found = [replica for replica, _ in flight.tokens if replica.raft.has_ready()]
+        found += self._want_log.values()
+        self._want_log.clear()
+        return [replica for replica in found if not replica.retired]
 
     def forget(self) -> None:
         """Drop what has not left: the node is quarantined."""
@@ -106,6 +115,11 @@ class Outbox:
         outputs.record = log.append(self._next.items)
         self._flight, self._next = self._next, _Batch()
         self._flight_since_s = now_s
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something could leave in a turn."""
+        return bool(self._messages or self._bulk) or self.record_due
 
     @property
     def record_due(self) -> bool:

@@ -11,14 +11,12 @@ class Outputs:
 
     `frames` and `bulk` hold encoded frames per node id, in order, for the two
     connections to that node. `record` is to be written and made durable by
-    the log writer, which answers with `Node.log_durable`. `again` asks for
-    another turn soon: work was cut at the limit of this one. With `flush` the
+    the log writer, which answers with `Node.log_durable`. With `flush` the
     store is to be flushed beside the loop, and `Node.store_flushed` called then.
     """
 
     frames: dict[int, list[bytes]] = field(default_factory=dict)
     bulk: dict[int, list[bytes]] = field(default_factory=dict)
     record: WriteRequest | None = None
-    again: bool = False
     peers_changed: bool = False
     flush: bool = False

@@ -172,7 +172,8 @@ class Replica:
             until = self._bulk_until.get(message.sender, 0)
             if until and message.index >= until:
                 del self._bulk_until[message.sender]
-        self.node.touch(self)
+        if self.raft.has_ready():
+            self.node.touch(self)
 
     def node_unreachable(self, node_id: int) -> None:
         """The connection to that node broke: what is in flight to it may be lost."""
@@ -250,14 +251,27 @@ class Replica:
         """Propose what has gathered and hand over everything that the core wants done."""
         if self.retired:
             return
-        if self.node.outbox.log_idle and self.proposes and not self.saturated:
-            self.propose_gathered()
+        if self.gathering and self.proposes:
+            if not self.node.outbox.log_idle:
+                self.node.outbox.want_log(self)
+            elif not self.saturated:
+                self.propose_gathered()
         if self._collecting:
             self._ask_reads()
         while self.raft.has_ready():
             self._handle(self.raft.ready())
+        if self._apply_to > self.applied or self._confirmed:
+            self.node.apply_later(self)
+
+    def apply(self) -> None:
+        """Apply what is committed, and serve the reads that waited for it."""
+        if self.retired:
+            return
         if self._apply_to > self.applied and not self.choked:
             self._apply_slice()
+            # It may have been saturated, and what is applied may let the core go on.
+            if not self.retired and (self.gathering or self.raft.has_ready()):
+                self.node.touch(self)
         if self._confirmed:
             self._serve_reads()
 

@@ -68,6 +68,7 @@ class SnapshotSender:
     def want(self, replica: Replica, replica_id: int) -> None:
         """A peer of a group that is led here needs a snapshot."""
         self._wanted[replica.gid, replica_id] = None
+        self._node.stir()
 
     def close(self) -> None:
         """Let go of everything: the node is quarantined."""

@@ -24,7 +24,7 @@ class Waiting:
 
     @property
     def resuming(self) -> bool:
-        """Whether some client goes on in this turn."""
+        """Whether some client goes on as soon as there is a turn."""
         return bool(self._resume)
 
     def hold(self, client: Client) -> None:

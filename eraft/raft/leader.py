@@ -122,6 +122,11 @@ class Leadership:
 
         Raises `ProtocolError` if the peer acknowledges what was never sent.
         """
+        if not message.reject and message.index > self._log.last_index:
+            raise ProtocolError(
+                f"replica {message.sender} acknowledges entry {message.index}, but the log of its"
+                f" leader ends at {self._log.last_index}"
+            )
         peer = self._peers[message.sender]
         peer.active = True
         self.reads.answered(message.sender, message.context)
@@ -133,13 +138,17 @@ class Leadership:
                 return 0
             peer.rejected(message.index, self._next_guess(message))
             return 0
-        if message.index > self._log.last_index:
-            raise ProtocolError(
-                f"replica {message.sender} acknowledges entry {message.index}, but the log of its"
-                f" leader ends at {self._log.last_index}"
-            )
         peer.accepted(message.index, self._tick)
         return self._own_term(self._match.record(message.sender, message.index))
+
+    def owes(self, replica_id: int) -> bool:
+        """Whether the answer of a peer lets it be sent more, or the host be told something."""
+        return bool(
+            self._peers[replica_id].next <= self._log.last_index
+            or self.reads.confirmed
+            or self.snapshots
+            or self.transferee
+        )
 
     def _own_term(self, index: int) -> int:
         """Counting replicas commits entries of the leader's own term only (paper, 5.4.2).

@@ -160,15 +160,21 @@ class Replica:
                 f"group {self.gid}, replica {self.replica_id} ({describe(self.conf)}): refused"
                 f" a message of group {message.gid} from {sender} to {message.to}"
             )
-        self._dirty = True
-        if message.term != self.term and not self._take_term(message):
-            return
+        if message.term != self.term:
+            self._dirty = True
+            if not self._take_term(message):
+                return
         kind = message.kind
         leadership = self._leadership
         if kind == APPEND_REPLY:
             if leadership is not None:
+                before = self.commit
                 self._advance(leadership.append_reply(message))
-        elif kind == APPEND:
+                # Most answers of the slower followers neither commit anything nor are owed any.
+                self._dirty = self._dirty or self.commit > before or leadership.owes(sender)
+            return
+        self._dirty = True
+        if kind == APPEND:
             self._hear_leader(message)
             self._append(message)
         elif kind == HEARTBEAT_REPLY:
@@ -213,12 +219,13 @@ class Replica:
         """Everything handed out up to and including `token` is durable."""
         durability = self._durability
         durability.acknowledge(token)
-        self._dirty = True
         if self._leadership is not None:
             self._advance(self._leadership.durable(durability.durable_index))
         elif self.role is CANDIDATE and durability.durable_term == self.term:
             # A candidate's own vote is a vote like any other: durable first, then counted.
             self._count_vote(self.replica_id, True)
+        if self.commit > self.applied:
+            self._dirty = True
 
     def campaign(self) -> None:
         """Stands for election, if it may, does not lead, and a majority would agree.

@@ -199,6 +199,8 @@ class Host:
     def drain(self) -> None:
         while self.group is not None and self.group.has_ready():
             self._handle(self.group, self.group.ready())
+        if self.group is not None:
+            assert self.group.ready() == Ready(), "has_ready said that there is nothing"
 
     def _handle(self, group: RaftGroup, ready: Ready) -> None:
         oracle, network = self.network.oracle, self.network

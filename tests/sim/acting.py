@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 class Acting:
     """A block in which a node is told something; what its disk refuses stops the node."""
 
-    __slots__ = ("_node_id", "_world")
+    __slots__ = ("_node", "_node_id", "_world")
 
     def __init__(self, world: World, node_id: int) -> None:
         self._world = world
         self._node_id = node_id
 
     def __enter__(self) -> Node:
-        return self._world.on_stage(self._node_id)
+        self._node = self._world.on_stage(self._node_id)
+        return self._node
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
         if error is None:
-            self._world.wake(self._node_id)
+            self._world.told(self._node_id, self._node)
         elif isinstance(error, StorageError):
             self._world.failed(self._node_id, error)
             return True

@@ -318,6 +318,12 @@ class Checks:
         key = (node_id, replica.gid, replica.replica_id)
         return self._confs.get(key, (replica.raft.conf, replica.raft.conf))
 
+    def woken(self, node_id: int, node: Node) -> None:
+        """Something was told to a node, or it has had its turn: it wakes for what is left to do."""
+        for gid, replica in node.replicas.items():
+            if replica.raft.has_ready() and node._dirty.get(gid) is not replica:
+                raise Violation(f"wakes: node {node_id} forgets group {gid}, which has work")
+
     def turned(self, node_id: int, node: Node) -> None:
         """A node has had its turn."""
         if node.quarantines and node_id not in self.diverged:

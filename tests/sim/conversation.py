@@ -47,7 +47,8 @@ class Conversation:
             self.client.receive(data)
 
     def _ready(self) -> None:
-        """Output waits; the world takes it after the turn."""
+        """Output waits; the world takes it after a turn."""
+        self._world.wake(self.node_id)
 
     def _closed(self, why: str, at_once: bool) -> None:
         self.closed = why

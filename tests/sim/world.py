@@ -243,7 +243,7 @@ class World:
         self._touch_all()
         last = max((event[1] for event in self._queue if event[0] <= self.now_us), default=0)
         while self._queue and self._queue[0][0] <= self.now_us and self._queue[0][1] <= last:
-            self._run_one()
+            self.run_one()
 
     def _touch_all(self) -> None:
         """Tests change things directly: whatever that was, everybody has a look."""
@@ -261,10 +261,11 @@ class World:
                 count, moment_us = 0, queue[0][0]
             count += 1
             assert count < EVENTS_LIMIT, "the cluster does not settle"
-            self._run_one()
+            self.run_one()
         self.now_us = end_us
 
-    def _run_one(self) -> None:
+    def run_one(self) -> None:
+        """The next event, whenever it is."""
         self.now_us, _, node_id, life, what, details = heappop(self._queue)
         if node_id:
             if self._lives[node_id] != life:
@@ -323,6 +324,13 @@ class World:
         self.crash(node_id, power=False)
         self.on_failure(node_id, error)
 
+    def told(self, node_id: int, node: Node) -> None:
+        """Something happened to a node: it has a turn if that makes work for it."""
+        if not node.quarantined:
+            self.checks.woken(node_id, node)
+        if node.has_work:
+            self.wake(node_id)
+
     def wake(self, node_id: int) -> None:
         """The node has a turn soon."""
         if node_id not in self._awake:
@@ -358,12 +366,18 @@ class World:
         except StorageError as error:
             self.failed(node_id, error)
             return
-        assert outputs.again or not node._dirty, "nothing wakes the node for what is left to do"
+        batches = self.disks[node_id].store.batches
         for channel, queues in ((hello.MAIN, outputs.frames), (hello.BULK, outputs.bulk)):
             for to, data in queues.items():
                 self.network.send(node_id, to, channel, data)
         if outputs.record is not None:
             self._write(node_id, outputs.record)
+        try:
+            node.apply()
+        except StorageError as error:
+            self.failed(node_id, error)
+            return
+        if outputs.record is not None:
             node.write_meanwhile()
             for preparation in node.log.preparations():
                 delay_us = self.dice.within(self.conditions.disk_us)
@@ -374,10 +388,8 @@ class World:
             self.network.dial(node_id)
         if outputs.flush:
             delay_us = self.dice.within(self.conditions.flush_us)
-            batches = self.disks[node_id].store.batches
             self.later(delay_us, node_id, self._flushed, node_id, batches)
-        if outputs.again:
-            self.wake(node_id)
+        self.told(node_id, node)
         self.checks.turned(node_id, node)
 
     # Disks
