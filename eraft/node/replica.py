@@ -513,7 +513,9 @@ class Replica:
         if (rows.conf() or (head.conf, head.members)) != (head.conf, head.members):
             raise ProtocolError(f"{where}: its head and its rows have different members")
         self.check_rows(rows)
-        if not self.raft.restored(index, head.base_term, head.conf):
+        fresh = self.raft.restored(index, head.base_term, head.conf)
+        self.node.touch(self)
+        if not fresh:
             return False
         replaced = [self.rows.generation]
         if self._switch is not None:
@@ -528,7 +530,6 @@ class Replica:
         self.proposals.give_up(index)
         self.reload()
         self._set_members(head.members)
-        self.node.touch(self)
         return True
 
     def check_row(self, key: bytes, row: bytes) -> None:

@@ -175,6 +175,7 @@ class SnapshotSender:
             if not replica.applied or not node.gossip.peer(node_id).connected:
                 del self._wanted[gid, replica_id]
                 replica.raft.snapshot_failed(replica_id)
+                node.touch(replica)
                 continue
             snapshot_id = node.random.getrandbits(64)
             try:

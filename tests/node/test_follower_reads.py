@@ -130,6 +130,7 @@ def test_a_read_that_a_leader_put_off_is_served_by_whoever_leads_when_it_goes_on
     with world.acting(before) as node:
         raft = node.replicas[1].raft
         raft.transfer_leadership(next(it for it in raft.conf.voters if it != raft.replica_id))
+        node.touch(node.replicas[1])
     world.until(lambda: world.leader(1) not in (0, before))
     world.wall_offset_ms[before] = 1000
     reader.client.output_full = False
