@@ -44,8 +44,20 @@ $(STAMPS)/compiled: $(STAMPS)/installed $(SOURCES)
 demo: build
 	$(VENV)/bin/eraft demo $(ARGS)
 
+# The tests of whole processes mostly wait for elections: the others run beside them meanwhile.
+PROCESS_TESTS := tests/chaos tests/cli tests/cluster tests/examples tests/host
+ifdef ARGS
 test: build
 	$(PY) -m pytest $(ARGS)
+else
+test: build
+	mkdir -p build
+	$(PY) -m pytest -p no:cacheprovider $(PROCESS_TESTS) > build/process-tests.txt 2>&1 & \
+	processes=$$!; \
+	$(PY) -m pytest $(PROCESS_TESTS:%=--ignore=%); status=$$?; \
+	wait $$processes; others=$$?; \
+	cat build/process-tests.txt; exit $$(( status | others ))
+endif
 
 chaos: build
 	$(PY) -m tests.chaos $(or $(ARGS),all)

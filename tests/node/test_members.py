@@ -217,6 +217,7 @@ def test_a_malformed_change_in_the_log_changes_nothing_anywhere() -> None:
         raft = node.replicas[1].raft
         raft.log.append(raft.term, int(EntryKind.CONF_CHANGE), b"no change")
         raft._dirty = True
+        node.touch(node.replicas[1])
     write(world, "1")
     for node in world.nodes.values():
         assert len(node.replicas[1].raft.conf.voters) == 3

@@ -166,6 +166,7 @@ def test_the_leader_changes_in_the_middle() -> None:
     until(world, lambda: bool(world.nodes[victim].receiving._incoming))
     with world.acting(leader) as node:
         node.replicas[1].raft.step_down("for a test")
+        node.touch(node.replicas[1])
     world.until(lambda: same(world, *world.ids), ticks=1200)
     world.tick(2)
     assert world.nodes[leader].sending._current is None or world.leader(1) == leader

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from eraft import limits
 from eraft._impl import wal as codec
+from eraft.errors import ProtocolError
 from eraft.node.node import Node
 from eraft.node.replica import Replica
 from eraft.raft import Role, confchange
@@ -251,6 +252,10 @@ class Checks:
         Leaving a joint configuration need not wait for the latter: while it is not left
         nobody can commit another change (seed 339).
         """
+        try:
+            leaves = not confchange.decode(payload).changes
+        except ProtocolError:
+            return  # it changes nothing
         known = self.group(gid)
         place = index - 1
         while place > max(known.top, group.base_index):
@@ -261,7 +266,6 @@ class Checks:
                     f" configuration, committed is only {known.top}"
                 )
             place -= 1
-        leaves = not confchange.decode(payload).changes
         if index > known.top and group.term(known.top) != term and not leaves:
             raise Violation(
                 f"change before the first commit: group {gid}, entry {index} of term {term} changes"
