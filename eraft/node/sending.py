@@ -67,6 +67,11 @@ class SnapshotSender:
 
     def want(self, replica: Replica, replica_id: int) -> None:
         """A peer of a group that is led here needs a snapshot."""
+        current = self._current
+        if current is not None and (
+            (current.parcel.gid, current.parcel.target) == (replica.gid, replica_id)
+        ):
+            self._end()  # the core is through with it: the peer had it, and has lost it again
         self._wanted[replica.gid, replica_id] = None
         self._node.stir()
 
@@ -86,6 +91,8 @@ class SnapshotSender:
             self._end()
         elif self._node.now_s - current.heard_s > limits.SNAPSHOT_SILENT_S:
             self._failed(current, "the receiver is silent")
+        elif self._wanted and not self._node.gossip.peer(current.node_id).connected:
+            self._failed(current, "the connection is lost, and others wait")
         elif self._node.now_s - max(current.heard_s, current.offered_s) >= limits.SNAPSHOT_OFFER_S:
             self._offer(current)
 

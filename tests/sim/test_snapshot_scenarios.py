@@ -58,8 +58,7 @@ def test_who_was_away_goes_on_from_a_snapshot(
         scene.compact(scene.others(victim))
         assert scene.log_bytes() <= SMALL_LOG_LIMIT_BYTES
         (scene.restart if crash else scene.join)(victim)
-        # Whose end was lost with the victim, the snapshot before it is let go of after 10 s.
-        scene.agree(seconds=30)
+        scene.agree()
         assert scene.generation(victim) != before, "it went on from a snapshot"
     scene.reckon()
 
