@@ -8,6 +8,8 @@ configuration.
 KIB = 1024
 MIB = 1024 * KIB
 
+COUNT_LIMIT = 1 << 62  # of versions, ids, rows: counting on from below stays within their fields
+
 # Clients
 VALUE_SIZE_BYTES = 8 * MIB
 KEY_SIZE_BYTES = 64 * KIB

@@ -24,8 +24,6 @@ _U64 = struct.Struct(">Q")
 _VERSION = b"v"
 _FULL = b"F"
 _DIFF = b"D"
-_COUNT_LIMIT = 1 << 62
-"""No cluster has as many versions or replica ids: counting on from here stays readable."""
 
 
 class VersionChain:
@@ -159,7 +157,7 @@ def _check_newest(table: ConfigTable) -> None:
     """Raise ProtocolError if no cluster can go on from this version."""
     if METASERVER_GID not in table.groups:
         raise ProtocolError(f"config table: version {table.version} has no metaserver")
-    if max(table.version, table.next_replica_id) >= _COUNT_LIMIT:
+    if max(table.version, table.next_replica_id) >= limits.COUNT_LIMIT:
         raise ProtocolError(
             f"config table: version {table.version}, next replica id {table.next_replica_id}"
         )

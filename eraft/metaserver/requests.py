@@ -18,7 +18,6 @@ _REPLY = b"r"
 _PLACE = b"p"
 _U64 = struct.Struct(">Q")
 _DIGEST_BYTES = 16
-_COUNT_LIMIT = 1 << 62
 
 
 class RequestLog:
@@ -67,7 +66,7 @@ def check_row(key: bytes, row: bytes) -> None:
     """Raise ProtocolError if a row of the log, its key from the kind on, cannot be read."""
     try:
         if key == bytes((layout.META,)) + _COUNT:
-            if _U64.unpack(row)[0] >= _COUNT_LIMIT:
+            if _U64.unpack(row)[0] >= limits.COUNT_LIMIT:
                 raise ProtocolError("request log: more requests than there can have been")
         elif key[:2] == bytes((layout.DATA,)) + _REPLY:
             orjson.loads(row[_DIGEST_BYTES:])

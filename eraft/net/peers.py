@@ -170,8 +170,7 @@ class PeerReceiver(asyncio.Protocol):
                     self._greeted(kind, body)
         except ProtocolError as error:
             self._refuse(str(error))
-        if server.node.has_work:
-            server.schedule()
+        server.told()
 
     def _greeted(self, kind: int, body: bytes) -> None:
         node = self._server.node

@@ -226,6 +226,11 @@ class Server:
             self.scheduled = True
             self._loop.call_soon(self._turn)
 
+    def told(self) -> None:
+        """Something happened to the node: let it have a turn if that makes work for it."""
+        if self.node.has_work:
+            self.schedule()
+
     def wants_flush(self, connection: Connection) -> None:
         """The connection has output, or has to look whether it may close."""
         self.unflushed[connection] = None
@@ -247,8 +252,7 @@ class Server:
         except Exception as error:
             self.fail(error)
             return
-        if self.node.has_work:
-            self.schedule()
+        self.told()
         if self.node.leads.leaving:
             self._stop_if_left()
 
@@ -292,8 +296,7 @@ class Server:
             self.node.log_durable(self._writer.durable)
         except Exception as failure:
             self.fail(failure)
-        if self.node.has_work:
-            self.schedule()
+        self.told()
 
     def _tick(self) -> None:
         """The node's clock: ticks do not drift, and those that were missed are not made up for."""

@@ -88,15 +88,12 @@ class MemoryStore:
 
     def scan(self, start: bytes, end: bytes) -> MemoryScan:
         """Return the rows with start <= key < end in key order, as of now."""
-        self._shared = True
-        keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
+        keys = self._share(start, end)
         return MemoryScan(zip(keys, map(self._rows.__getitem__, keys), strict=True))
 
     def snapshot(self, start: bytes, end: bytes) -> MemorySnapshot:
         """Return the rows with start <= key < end as of now, to be read in any order."""
-        self._shared = True
-        keys = self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
-        return MemorySnapshot(self._rows, keys)
+        return MemorySnapshot(self._rows, self._share(start, end))
 
     def write(
         self,
@@ -144,6 +141,11 @@ class MemoryStore:
 
     def close(self) -> None:
         """Do nothing: the rows stay for the next life of the node."""
+
+    def _share(self, start: bytes, end: bytes) -> list[bytes]:
+        """Return the keys of a range whose rows somebody is about to read, and keep those."""
+        self._shared = True
+        return self._keys[bisect_left(self._keys, start) : bisect_left(self._keys, end)]
 
     def _own(self) -> None:
         """Before a change: whoever reads the rows as they are keeps them so."""

@@ -45,8 +45,6 @@ _HEADER = struct.Struct("<IIQQB")
 _ROW = struct.Struct("<II")
 _END = struct.Struct("<QI")
 _CURSOR = struct.Struct("<QQI")
-_COUNT_LIMIT = 1 << 62
-"""No snapshot has as many chunks or rows; counting on from here must not overflow its field."""
 
 Rows = list[tuple[bytes, bytes]]
 CheckRow = Callable[[bytes, bytes], None]
@@ -73,7 +71,7 @@ class Cursor:
         if not _CURSOR.size <= len(data) <= _CURSOR.size + 2 * limits.KEY_SIZE_BYTES:
             raise ProtocolError(f"snapshot: a cursor of {len(data)} bytes")
         number, rows, checksum = _CURSOR.unpack_from(data)
-        if max(number, rows) >= _COUNT_LIMIT:
+        if max(number, rows) >= limits.COUNT_LIMIT:
             raise ProtocolError(f"snapshot: a cursor at chunk {number}, row {rows}")
         return cls(number, rows, checksum, data[_CURSOR.size :])
 
@@ -287,7 +285,8 @@ class SnapshotSink:
         numbers += conf.learners_next
         for member in head.members:
             numbers += (member.replica_id, member.node_id)
-        if not conf.voters or not all(type(it) is int and 0 <= it < 1 << 62 for it in numbers):
+        counts = (type(it) is int and 0 <= it < limits.COUNT_LIMIT for it in numbers)
+        if not conf.voters or not all(counts):
             raise ProtocolError(f"{where}: its head has no voters, or numbers out of range")
         self.head = head
         self.cursor = Cursor(1)

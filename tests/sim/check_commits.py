@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eraft.node.replica import Replica
 from eraft.raft.kinds import COMMANDS, CONF_CHANGE
 from eraft.types import ConfState
-from tests.sim.known import DurableGroup, History, Violation
+from tests.sim.known import DurableGroup, History, Violation, is_quorum
 
 if TYPE_CHECKING:
     from tests.sim.checks import Checks
@@ -93,16 +93,6 @@ class CommitChecks:
     def _on_quorum(
         self, replica: Replica, index: int, term: int, confs: Sequence[ConfState]
     ) -> None:
-        lacking = [self._lacks(replica, conf, index, term) for conf in confs]
-        if lacking and all(lacking):
-            raise Violation(
-                f"committed: entry {index} of term {term} of group {replica.gid} counts as"
-                f" committed, durable on {' and '.join(lacking)}"
-            )
-
-    def _lacks(self, replica: Replica, conf: ConfState, index: int, term: int) -> str:
-        """Where the entry is durable, if that is no majority of every half."""
-
         def has(replica_id: int) -> bool:
             node_id = replica.home(replica_id)
             group = self._checks.disks.get(node_id, {}).get(replica.gid)
@@ -110,7 +100,9 @@ class CommitChecks:
                 group is not None and group.has(index, term)
             )
 
-        for voters in (conf.voters, conf.outgoing):
-            if voters and 2 * sum(map(has, voters)) <= len(voters):
-                return f"{[it for it in voters if has(it)]} of {voters}"
-        return ""
+        if not any(is_quorum(conf, has) for conf in confs):
+            durable = [it for conf in confs for it in conf.members if has(it)]
+            raise Violation(
+                f"committed: entry {index} of term {term} of group {replica.gid} counts as"
+                f" committed, durable on {sorted(set(durable))} of {' or '.join(map(str, confs))}"
+            )

@@ -9,7 +9,6 @@ from eraft.node.replica import Replica
 from eraft.raft import Role
 from eraft.raft.kinds import (
     APPEND_REPLY,
-    CONF_CHANGE,
     HEARTBEAT_REPLY,
     OF_LEADER,
     READ_INDEX_REPLY,
@@ -17,7 +16,7 @@ from eraft.raft.kinds import (
     VOTE_REPLY,
 )
 from eraft.types import ConfState, HardState, Message
-from tests.sim.known import Violation, is_quorum
+from tests.sim.known import Violation, change_ahead, is_quorum
 
 if TYPE_CHECKING:
     from tests.sim.checks import Checks
@@ -82,13 +81,11 @@ class ElectionChecks:
         where = f"node {node_id} is {role.value} of group {replica.gid} in term {raft.term}"
         if not raft.conf.votes(replica.replica_id):
             raise Violation(f"voters stand: {where}, but no voter of {raft.conf}")
-        if role is not Role.LEADER and raft.commit > raft.applied:
-            kinds = map(raft.log.kind, range(raft.applied + 1, raft.commit + 1))
-            if CONF_CHANGE in kinds:
-                raise Violation(
-                    f"voters stand: {where}, but between {raft.applied}, which is applied, and"
-                    f" {raft.commit}, which is committed, the members change"
-                )
+        if role is not Role.LEADER and change_ahead(raft):
+            raise Violation(
+                f"voters stand: {where}, but between {raft.applied}, which is applied, and"
+                f" {raft.commit}, which is committed, the members change"
+            )
 
     def leads(self, node_id: int, replica: Replica, confs: Iterable[ConfState]) -> None:
         """By the configuration before this turn, or the one that has been applied in it."""

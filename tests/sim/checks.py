@@ -16,10 +16,11 @@ from eraft.errors import ProtocolError
 from eraft.node.node import Node
 from eraft.node.replica import Replica
 from eraft.raft import Role, confchange
+from eraft.raft.kinds import APPEND_REPLY, CONF_CHANGE, HEARTBEAT_REPLY, VOTE, VOTE_REPLY
 from eraft.storage import rows as layout
 from eraft.storage.items import Item, decode_group_state, decode_hard_state
 from eraft.storage.wal import WriteAheadLog
-from eraft.types import ConfState, EntryKind, HardState, Message, MessageKind
+from eraft.types import ConfState, HardState, Message
 from tests.sim.check_commits import CommitChecks
 from tests.sim.check_elections import ElectionChecks
 from tests.sim.check_flow import FlowChecks
@@ -36,11 +37,6 @@ from tests.sim.known import (
 if TYPE_CHECKING:
     from tests.sim.world import World
 
-_CONF_CHANGE = int(EntryKind.CONF_CHANGE)
-_APPEND_REPLY = int(MessageKind.APPEND_REPLY)
-_VOTE = int(MessageKind.VOTE)
-_VOTE_REPLY = int(MessageKind.VOTE_REPLY)
-_HEARTBEAT_REPLY = int(MessageKind.HEARTBEAT_REPLY)
 LEADER = Role.LEADER
 STALLED_S = 2 * limits.ELECTION_TICKS * limits.TICK_S
 """So long after its disk fell silent no node leads any more."""
@@ -168,7 +164,7 @@ class Checks:
             self._elections.sent(message)
             self._reads.sent(message)
             self._flow.sent(node_id, message)
-            if message.kind in (_APPEND_REPLY, _VOTE_REPLY, _VOTE, _HEARTBEAT_REPLY):
+            if message.kind in (APPEND_REPLY, VOTE_REPLY, VOTE, HEARTBEAT_REPLY):
                 self._promised(node_id, message)
             send(to, message, bulk)
 
@@ -241,7 +237,7 @@ class Checks:
                 )
             group.terms.append(term)
             before = term
-            if kind == _CONF_CHANGE:
+            if kind == CONF_CHANGE:
                 self._one_change(gid, group, index, term, payload)
 
     def _one_change(
@@ -260,7 +256,7 @@ class Checks:
         place = index - 1
         while place > max(known.top, group.base_index):
             entry = known.entries[place, group.term(place)]
-            if entry[1] == _CONF_CHANGE:
+            if entry[1] == CONF_CHANGE:
                 raise Violation(
                     f"one change at a time: group {gid}, entries {place} and {index} change the"
                     f" configuration, committed is only {known.top}"
@@ -301,11 +297,11 @@ class Checks:
         state = group.hard_state
         if message.reject or state.term > message.term:
             return  # what it promised of an earlier term it cannot break any more
-        if message.kind == _APPEND_REPLY:
+        if message.kind == APPEND_REPLY:
             kept = message.index <= group.last_index
-        elif message.kind == _HEARTBEAT_REPLY:
+        elif message.kind == HEARTBEAT_REPLY:
             kept = not message.context or state.term == message.term
-        elif message.kind == _VOTE:
+        elif message.kind == VOTE:
             kept = (state.term, state.vote) == (message.term, message.sender)
         else:
             kept = (state.term, state.vote) == (message.term, message.to)

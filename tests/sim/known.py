@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from eraft.raft import RaftGroup
+from eraft.raft.kinds import CONF_CHANGE
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import ConfState, HardState
 
@@ -90,6 +92,12 @@ def recovered(log: WriteAheadLog, gid: int) -> DurableGroup:
         terms += [term for term, _, _ in parse_entries(blob)]
     base, state = (group.base_index, group.base_term), group.state
     return DurableGroup(group.hard_state, *base, terms, state.generation, state.replica_id)
+
+
+def change_ahead(raft: RaftGroup) -> bool:
+    """Whether a change of the members is committed that the replica has not applied."""
+    kinds = map(raft.log.kind, range(raft.applied + 1, raft.commit + 1))
+    return CONF_CHANGE in kinds
 
 
 def is_quorum(conf: ConfState, has: Callable[[int], bool]) -> bool:

@@ -10,9 +10,9 @@ from eraft.node import members
 from eraft.node.node import Node
 from eraft.node.replica import Replica
 from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition
-from eraft.raft.kinds import CONF_CHANGE
 from eraft.types import Message, MessageKind
 from tests.sim.dice import Dice
+from tests.sim.known import change_ahead
 from tests.sim.world import World
 
 STAND_TRIES = 200
@@ -127,8 +127,7 @@ class Politics:
         """A node stands for election just when a change is committed that it has not applied."""
         replica = self.world.nodes[node_id].replicas[gid]
         raft = replica.raft
-        kinds = map(raft.log.kind, range(raft.applied + 1, raft.commit + 1))
-        if CONF_CHANGE in kinds and node_id not in self.world.paused:
+        if change_ahead(raft) and node_id not in self.world.paused:
             with self.world.acting(node_id) as node:
                 raft.step_down("the simulation wants it")
                 raft.campaign()
