@@ -14,7 +14,8 @@ import orjson
 from eraft import limits
 from eraft.errors import InvariantViolation, ProtocolError
 from eraft.metaserver import schema
-from eraft.metaserver.table import ConfigTable, Diff
+from eraft.metaserver.diff import Diff
+from eraft.metaserver.table import ConfigTable
 from eraft.storage import rows as layout
 from eraft.storage.state import ReplicaRows
 from eraft.types import METASERVER_GID

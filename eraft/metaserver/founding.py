@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from eraft import limits
 from eraft.errors import ConfigError, ProtocolError
 from eraft.metaserver import schema
-from eraft.metaserver.table import ConfigTable, Group
+from eraft.metaserver.parts import Group
+from eraft.metaserver.table import ConfigTable
 from eraft.types import METASERVER_GID, NodeAddress, ReplicaAddress
 
 

@@ -19,8 +19,9 @@ from eraft.metaserver.operations import (
     Replicas,
     Settle,
 )
+from eraft.metaserver.parts import Group
 from eraft.metaserver.requests import RequestLog
-from eraft.metaserver.table import ConfigTable, Group
+from eraft.metaserver.table import ConfigTable
 from eraft.storage.state import ReplicaRows
 from eraft.types import METASERVER_GID, NodeAddress, ReplicaAddress
 

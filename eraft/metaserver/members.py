@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 from eraft import limits
 from eraft.metaserver.operations import Forget, Replicas, Settle
-from eraft.metaserver.table import ConfigTable, Group
+from eraft.metaserver.parts import Group
+from eraft.metaserver.table import ConfigTable
 from eraft.types import ReplicaAddress
 
 Reply: TypeAlias = dict[str, Any] | str

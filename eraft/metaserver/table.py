@@ -1,81 +1,36 @@
 """The config table: who owns which bucket, who is in which group, and where nodes are.
 
 A table is an immutable value with a version; every change makes the next
-version. `Diff` is the change between two versions. Both have a JSON form,
-and what is read from JSON is checked completely: whatever `from_json`
-returns keeps the rules that `check` states.
+version (see `diff`). It has a JSON form, and what is read from that is checked
+completely: whatever `from_json` returns keeps the rules that `check` states.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any
 
 import orjson
 
 from eraft import limits
-from eraft.errors import InvariantViolation, ProtocolError
+from eraft.errors import ProtocolError
 from eraft.metaserver import schema
+from eraft.metaserver.parts import (
+    FIELDS,
+    UNOWNED,
+    BucketRange,
+    Group,
+    group_json,
+    node_json,
+    read_group,
+    read_map,
+    read_next_replica_id,
+    read_node,
+    read_ranges,
+    read_removed,
+    runs,
+)
 from eraft.types import BUCKETS, METASERVER_GID, NodeAddress, ReplicaAddress
-
-UNOWNED = 0
-"""The gid of a bucket that no group owns: the metaserver's, which never owns any."""
-
-_V = TypeVar("_V")
-
-
-class BucketRange(NamedTuple):
-    """The buckets from `start` to `end`, both included, belong to group `gid`."""
-
-    start: int
-    end: int
-    gid: int
-
-
-@dataclass(slots=True, frozen=True)
-class Group:
-    """A group's share of the buckets relative to the others, and the members that are wanted.
-
-    What its members are is in the group's own configuration. Its leader
-    brings that to what is wanted here and reports, so that `joining` and
-    `leaving` tell how far it is; without either the group is as wanted.
-    """
-
-    weight: int
-    replicas: tuple[ReplicaAddress, ...]
-    """The wanted members, at most one on each node."""
-    founders: tuple[int, ...]
-    """The replica ids of the first configuration, for good: a replica of these starts with
-    all of them as voters, any other one without members, to wait for its first snapshot."""
-    joining: tuple[int, ...] = ()
-    """Of `replicas` those that the leader has not reported as voters yet."""
-    leaving: tuple[ReplicaAddress, ...] = ()
-    """Not wanted any more, but perhaps still members: kept until the leader reports that
-    they are out, and then forgotten. A replica that no table names is destroyed."""
-
-    @staticmethod
-    def founded(weight: int, replicas: tuple[ReplicaAddress, ...]) -> "Group":
-        """A group that begins with these members."""
-        return Group(weight, replicas, tuple(replica.replica_id for replica in replicas))
-
-    @property
-    def node_ids(self) -> tuple[int, ...]:
-        """The nodes of its members, each once; first those that stay, last those that join."""
-        joining, leaving = self.joining, self.leaving
-        settled = [it for it in self.replicas if it.replica_id not in joining]
-        fresh = [it for it in self.replicas if it.replica_id in joining]
-        return tuple(dict.fromkeys(it.node_id for it in (*settled, *leaving, *fresh)))
-
-    @property
-    def members(self) -> tuple[ReplicaAddress, ...]:
-        """Everybody who may be a member: the wanted replicas, then the leaving ones."""
-        return self.replicas + self.leaving
-
-    @property
-    def changing(self) -> bool:
-        """Whether its members are not known to be as wanted."""
-        return bool(self.joining or self.leaving)
 
 
 @dataclass(slots=True, frozen=True)
@@ -151,8 +106,8 @@ class ConfigTable:
             "version": self.version,
             "opened": self.opened,
             "next_replica_id": self.next_replica_id,
-            "nodes": {str(key): _node_json(node) for key, node in sorted(self.nodes.items())},
-            "groups": {str(key): _group_json(group) for key, group in sorted(self.groups.items())},
+            "nodes": {str(key): node_json(node) for key, node in sorted(self.nodes.items())},
+            "groups": {str(key): group_json(group) for key, group in sorted(self.groups.items())},
             "buckets": [list(item) for item in self.buckets],
             "removed_nodes": list(self.removed_nodes),
         }
@@ -164,15 +119,15 @@ class ConfigTable:
     @staticmethod
     def from_dict(value: object) -> "ConfigTable":
         """The table of a parsed JSON form; ProtocolError says what is wrong and where."""
-        found = schema.record(value, "config table", _TABLE_FIELDS)
+        found = schema.record(value, "config table", FIELDS)
         table = ConfigTable(
             version=schema.integer(found["version"], "config table: version", 0, schema.U63),
             opened=schema.boolean(found["opened"], "config table: opened"),
-            next_replica_id=_next_replica_id(found["next_replica_id"]),
-            buckets=_read_ranges(found["buckets"]),
-            groups=_read_map(found["groups"], "groups", limits.TABLE_GROUPS, 0, _read_group),
-            nodes=_read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, _read_node),
-            removed_nodes=_read_removed(found["removed_nodes"]),
+            next_replica_id=read_next_replica_id(found["next_replica_id"]),
+            buckets=read_ranges(found["buckets"]),
+            groups=read_map(found["groups"], "groups", limits.TABLE_GROUPS, 0, read_group),
+            nodes=read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, read_node),
+            removed_nodes=read_removed(found["removed_nodes"]),
         )
         check(table)
         return table
@@ -181,100 +136,6 @@ class ConfigTable:
     def from_json(body: bytes | bytearray | memoryview) -> "ConfigTable":
         """`from_dict` of JSON text."""
         return ConfigTable.from_dict(schema.document(body, "config table"))
-
-
-@dataclass(slots=True, frozen=True)
-class Diff:
-    """What makes `version` of the table out of the version before.
-
-    Of nodes and groups only the changed ones are named, None for one that is
-    gone; of buckets only the changed ranges, UNOWNED for those that lost
-    their owner; of the removed nodes only the new ones.
-    """
-
-    version: int
-    opened: bool
-    next_replica_id: int
-    buckets: tuple[BucketRange, ...] = ()
-    groups: Mapping[int, Group | None] = field(default_factory=dict)
-    nodes: Mapping[int, NodeAddress | None] = field(default_factory=dict)
-    removed_nodes: tuple[int, ...] = ()
-
-    @staticmethod
-    def between(old: ConfigTable, new: ConfigTable) -> "Diff":
-        """The difference such that `between(old, new).apply(old) == new`."""
-        if new.version != old.version + 1:
-            raise InvariantViolation(
-                f"config table: each version follows the one before: {old.version}, {new.version}"
-            )
-        return Diff(
-            version=new.version,
-            opened=new.opened,
-            next_replica_id=new.next_replica_id,
-            buckets=_changed_ranges(old, new),
-            groups=_changed(old.groups, new.groups),
-            nodes=_changed(old.nodes, new.nodes),
-            removed_nodes=tuple(sorted({*new.removed_nodes} - {*old.removed_nodes})),
-        )
-
-    def apply(self, table: ConfigTable) -> ConfigTable:
-        """The table after this change; ProtocolError if it does not fit `table`."""
-        if table.version != self.version - 1:
-            raise ProtocolError(
-                f"difference to version {self.version}: does not apply to version {table.version}"
-            )
-        changed = ConfigTable(
-            version=self.version,
-            opened=self.opened,
-            next_replica_id=self.next_replica_id,
-            buckets=_overlaid(table.buckets, self.buckets),
-            groups=_patched(table.groups, self.groups),
-            nodes=_patched(table.nodes, self.nodes),
-            removed_nodes=tuple(sorted({*table.removed_nodes, *self.removed_nodes})),
-        )
-        check(changed)
-        return changed
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {
-            "version": self.version,
-            "opened": self.opened,
-            "next_replica_id": self.next_replica_id,
-            "nodes": {
-                str(key): node and _node_json(node) for key, node in sorted(self.nodes.items())
-            },
-            "groups": {
-                str(key): group and _group_json(group) for key, group in sorted(self.groups.items())
-            },
-            "buckets": [list(item) for item in self.buckets],
-            "removed_nodes": list(self.removed_nodes),
-        }
-
-    def to_json(self) -> bytes:
-        """`to_dict` as bytes."""
-        return orjson.dumps(self.to_dict())
-
-    @staticmethod
-    def from_dict(value: object) -> "Diff":
-        """The difference of a parsed JSON form; ProtocolError says what is wrong and where."""
-        found = schema.record(value, "difference", _TABLE_FIELDS)
-        return Diff(
-            version=schema.integer(found["version"], "difference: version", 1, schema.U63),
-            opened=schema.boolean(found["opened"], "difference: opened"),
-            next_replica_id=_next_replica_id(found["next_replica_id"]),
-            buckets=_read_ranges(found["buckets"]),
-            groups=_read_map(
-                found["groups"], "groups", limits.TABLE_GROUPS, 0, _or_gone(_read_group)
-            ),
-            nodes=_read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, _or_gone(_read_node)),
-            removed_nodes=_read_removed(found["removed_nodes"]),
-        )
-
-    @staticmethod
-    def from_json(body: bytes | bytearray | memoryview) -> "Diff":
-        """`from_dict` of JSON text."""
-        return Diff.from_dict(schema.document(body, "difference"))
 
 
 def check(table: ConfigTable) -> None:
@@ -315,194 +176,5 @@ def check(table: ConfigTable) -> None:
         raise ProtocolError("config table: buckets are owned, but it is not opened")
 
 
-_TABLE_FIELDS = (
-    "version",
-    "opened",
-    "next_replica_id",
-    "nodes",
-    "groups",
-    "buckets",
-    "removed_nodes",
-)
-
-
 def _merged(owners: Iterable[int]) -> tuple[BucketRange, ...]:
-    return tuple(item for item in _runs(owners) if item.gid != UNOWNED)
-
-
-def _runs(owners: Iterable[int]) -> Iterable[BucketRange]:
-    start = 0
-    for gid, run in groupby(owners):
-        end = start + sum(1 for _ in run)
-        yield BucketRange(start, end - 1, gid)
-        start = end
-
-
-def _overlaid(
-    old: tuple[BucketRange, ...], change: tuple[BucketRange, ...]
-) -> tuple[BucketRange, ...]:
-    """The old ranges where nothing changed, and the changed ones."""
-    if not change:
-        return old
-    pieces = [item for item in change if item.gid != UNOWNED]
-    place = 0
-    for start, end, gid in old:
-        while place < len(change) and change[place].end < start:
-            place += 1
-        hole = place
-        while hole < len(change) and change[hole].start <= end:
-            if start < change[hole].start:
-                pieces.append(BucketRange(start, change[hole].start - 1, gid))
-            start = change[hole].end + 1
-            hole += 1
-        if start <= end:
-            pieces.append(BucketRange(start, end, gid))
-    pieces.sort()
-    found: list[BucketRange] = []
-    for item in pieces:
-        if found and found[-1].gid == item.gid and found[-1].end + 1 == item.start:
-            found[-1] = BucketRange(found[-1].start, item.end, item.gid)
-        else:
-            found.append(item)
-    return tuple(found)
-
-
-def _changed_ranges(old: ConfigTable, new: ConfigTable) -> tuple[BucketRange, ...]:
-    if old.buckets == new.buckets:
-        return ()
-    same = -1
-    owners = [
-        same if before == after else after
-        for before, after in zip(old.owners(), new.owners(), strict=True)
-    ]
-    return tuple(item for item in _runs(owners) if item.gid != same)
-
-
-def _changed(old: Mapping[int, _V], new: Mapping[int, _V]) -> dict[int, _V | None]:
-    return {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
-
-
-def _patched(old: Mapping[int, _V], change: Mapping[int, _V | None]) -> Mapping[int, _V]:
-    if not change:
-        return old
-    merged = {**old, **change}
-    return {key: value for key, value in sorted(merged.items()) if value is not None}
-
-
-def _node_json(node: NodeAddress) -> dict[str, str]:
-    return {
-        "store_id": node.store_id,
-        "client": node.client,
-        "peer": node.peer,
-        "admin": node.admin,
-    }
-
-
-def _group_json(group: Group) -> dict[str, Any]:
-    return {
-        "weight": group.weight,
-        "replicas": [_replica_json(replica) for replica in group.replicas],
-        "founders": list(group.founders),
-        "joining": list(group.joining),
-        "leaving": [_replica_json(replica) for replica in group.leaving],
-    }
-
-
-def _replica_json(replica: ReplicaAddress) -> dict[str, Any]:
-    return {
-        "replica_id": replica.replica_id,
-        "node_id": replica.node_id,
-        "store_id": replica.store_id,
-    }
-
-
-_Reader: TypeAlias = Callable[[int, object, str], _V]
-"""Makes a value of its id, its JSON form and where that stands."""
-
-
-def _read_map(value: object, name: str, most: int, least: int, read: _Reader[_V]) -> dict[int, _V]:
-    """An object whose field names are ids of at least `least`."""
-    entries = schema.mapping(value, name)
-    if len(entries) > most:
-        raise ProtocolError(f"{name}: {len(entries)} of them, at most {most}")
-    found: dict[int, _V] = {}
-    for text, item in entries.items():
-        key = schema.number_key(text, f"{name}: id", least, schema.U32)
-        found[key] = read(key, item, f"{name}: {key}")
-    return found
-
-
-def _or_gone(read: _Reader[_V]) -> _Reader[_V | None]:
-    return lambda key, value, where: None if value is None else read(key, value, where)
-
-
-def _read_node(node_id: int, value: object, where: str) -> NodeAddress:
-    found = schema.record(value, where, ("store_id", "client", "peer", "admin"))
-    return NodeAddress(
-        node_id=node_id,
-        store_id=schema.name(found["store_id"], f"{where}: store_id"),
-        client=schema.address(found["client"], f"{where}: client", optional=True),
-        peer=schema.address(found["peer"], f"{where}: peer"),
-        admin=schema.address(found["admin"], f"{where}: admin", optional=True),
-    )
-
-
-def _read_group(_gid: int, value: object, where: str) -> Group:
-    found = schema.record(value, where, ("weight", "replicas", "founders", "joining", "leaving"))
-    replicas = _read_replicas(found["replicas"], f"{where}: replicas", limits.GROUP_REPLICAS)
-    if not replicas:
-        raise ProtocolError(f"{where}: no replicas")
-    return Group(
-        weight=schema.integer(found["weight"], f"{where}: weight", 1, limits.GROUP_WEIGHT),
-        replicas=replicas,
-        founders=_read_ids(found["founders"], f"{where}: founders"),
-        joining=_read_ids(found["joining"], f"{where}: joining"),
-        leaving=_read_replicas(found["leaving"], f"{where}: leaving", limits.GROUP_LEAVING),
-    )
-
-
-def _read_replicas(value: object, where: str, most: int) -> tuple[ReplicaAddress, ...]:
-    return tuple(_read_replica(item, where) for item in schema.sequence(value, where, most))
-
-
-def _read_ids(value: object, where: str) -> tuple[int, ...]:
-    ids = schema.sequence(value, where, limits.GROUP_REPLICAS)
-    return tuple(schema.integer(item, f"{where}: id", 1, schema.U63) for item in ids)
-
-
-def _read_replica(value: object, where: str) -> ReplicaAddress:
-    found = schema.record(value, where, ("replica_id", "node_id", "store_id"))
-    return ReplicaAddress(
-        replica_id=schema.integer(found["replica_id"], f"{where}: replica_id", 1, schema.U63),
-        node_id=schema.integer(found["node_id"], f"{where}: node_id", 1, schema.U32),
-        store_id=schema.name(found["store_id"], f"{where}: store_id"),
-    )
-
-
-def _read_removed(value: object) -> tuple[int, ...]:
-    found: list[int] = []
-    for item in schema.sequence(value, "removed_nodes", limits.TABLE_REMOVED_NODES):
-        least = found[-1] + 1 if found else 1
-        found.append(schema.integer(item, "removed_nodes: id", least, schema.U32))
-    return tuple(found)
-
-
-def _next_replica_id(value: object) -> int:
-    return schema.integer(value, "next_replica_id", 1, schema.U63)
-
-
-def _read_ranges(value: object) -> tuple[BucketRange, ...]:
-    """Ranges in order, apart, and merged where two neighbours are of one group."""
-    found: list[BucketRange] = []
-    for item in schema.sequence(value, "buckets", BUCKETS):
-        parts = schema.sequence(item, "buckets: range", 3)
-        if len(parts) != 3:
-            raise ProtocolError("buckets: a range must be [start, end, gid]")
-        least = found[-1].end + 1 if found else 0
-        start = schema.integer(parts[0], "buckets: start", least, BUCKETS - 1)
-        end = schema.integer(parts[1], "buckets: end", start, BUCKETS - 1)
-        gid = schema.integer(parts[2], "buckets: gid", 0, schema.U32)
-        if found and least == start and found[-1].gid == gid:
-            raise ProtocolError(f"buckets: two neighbouring ranges of group {gid} at {start}")
-        found.append(BucketRange(start, end, gid))
-    return tuple(found)
+    return tuple(item for item in runs(owners) if item.gid != UNOWNED)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from eraft import limits
 from eraft.errors import RequestError
 from eraft.metaserver.operations import Query, Settle
-from eraft.metaserver.table import Group
+from eraft.metaserver.parts import Group
 from eraft.raft.confchange import Change, ChangeKind
 from eraft.types import ConfState
 

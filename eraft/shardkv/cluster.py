@@ -11,7 +11,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from eraft.metaserver.table import BucketRange, ConfigTable
+from eraft.metaserver.parts import BucketRange
+from eraft.metaserver.table import ConfigTable
 from eraft.shardkv.router import Router, split_address
 from eraft.types import BUCKETS
 

@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from eraft import limits
 from eraft._impl import resp
-from eraft.metaserver.table import UNOWNED, ConfigTable
+from eraft.metaserver.parts import UNOWNED
+from eraft.metaserver.table import ConfigTable
 from eraft.shardkv.ownership import State
 from eraft.types import BUCKETS
 

@@ -12,7 +12,8 @@ from eraft import limits
 from eraft.errors import InvariantViolation, ProtocolError
 from eraft.metaserver.chain import VersionChain, check_row, check_rows, follow
 from eraft.metaserver.founding import founding_table
-from eraft.metaserver.table import ConfigTable, Group
+from eraft.metaserver.parts import Group
+from eraft.metaserver.table import ConfigTable
 from eraft.storage.state import ReplicaRows
 from eraft.types import BUCKETS, NodeAddress, ReplicaAddress
 from tests.metaserver.conftest import FOUNDING, content, new_rows

@@ -23,8 +23,9 @@ from eraft.metaserver.operations import (
     decode,
     encode,
 )
+from eraft.metaserver.parts import BucketRange, Group
 from eraft.metaserver.requests import check_row
-from eraft.metaserver.table import BucketRange, ConfigTable, Group, check
+from eraft.metaserver.table import ConfigTable, check
 from eraft.storage.state import ReplicaRows
 from eraft.types import NodeAddress, ReplicaAddress
 from tests.metaserver.conftest import FOUNDING, content, new_rows, register, requests

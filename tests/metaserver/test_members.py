@@ -4,7 +4,7 @@ import pytest
 
 from eraft import limits
 from eraft.metaserver.operations import Forget, Join, Replicas, Settle
-from eraft.metaserver.table import Group
+from eraft.metaserver.parts import Group
 from eraft.types import ReplicaAddress
 from tests.metaserver.conftest import register
 from tests.metaserver.test_machine import Metaserver

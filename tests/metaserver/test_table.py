@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from eraft import limits
 from eraft.errors import ConfigError, InvariantViolation, ProtocolError
+from eraft.metaserver.diff import Diff
 from eraft.metaserver.founding import founding_table
-from eraft.metaserver.table import UNOWNED, BucketRange, ConfigTable, Diff, Group
+from eraft.metaserver.parts import UNOWNED, BucketRange, Group
+from eraft.metaserver.table import ConfigTable
 from eraft.storage.founding import founding_state
 from eraft.types import BUCKETS, METASERVER_GID, NodeAddress, ReplicaAddress
 from tests.metaserver.conftest import FOUNDING

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from eraft._impl import resp
-from eraft.metaserver.table import BucketRange, ConfigTable, Group
+from eraft.metaserver.parts import BucketRange, Group
+from eraft.metaserver.table import ConfigTable
 from eraft.node import local
 from eraft.node.session import Session
 from eraft.shardkv import admission

@@ -14,7 +14,8 @@ from redis.cluster import RedisCluster
 
 from eraft import limits
 from eraft._impl import resp
-from eraft.metaserver.table import BucketRange, ConfigTable, Group
+from eraft.metaserver.parts import BucketRange, Group
+from eraft.metaserver.table import ConfigTable
 from eraft.node import local
 from eraft.shardkv.cluster import node_name
 from eraft.shardkv.specs import COMMANDS

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eraft import limits
-from eraft.metaserver.table import Group
+from eraft.metaserver.parts import Group
 from eraft.node.reconcile import DONE, Situation, Step, next_step, report
 from eraft.raft.confchange import Change, ChangeKind, ConfChange, changed, leave_joint
 from eraft.types import ConfState, ReplicaAddress

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from eraft._impl import resp
-from eraft.metaserver.table import BucketRange, ConfigTable, Group
+from eraft.metaserver.parts import BucketRange, Group
+from eraft.metaserver.table import ConfigTable
 from eraft.shardkv.cluster import ClusterView, info_lines, node_name
 from eraft.shardkv.router import Router
 from eraft.types import BUCKETS, NodeAddress, ReplicaAddress

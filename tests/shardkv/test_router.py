@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from eraft import limits
 from eraft._impl import resp
-from eraft.metaserver.table import BucketRange, ConfigTable, Group
+from eraft.metaserver.parts import BucketRange, Group
+from eraft.metaserver.table import ConfigTable
 from eraft.shardkv.ownership import State
 from eraft.shardkv.router import (
     CLUSTER_DOWN,
