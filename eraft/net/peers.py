@@ -165,7 +165,7 @@ class PeerReceiver(asyncio.Protocol):
         try:
             for kind, body in self._reader.feed(data):
                 if self._node_id:
-                    server.node.frame(self._node_id, kind, body)
+                    server.node.inbound.take(self._node_id, kind, body)
                 else:
                     self._greeted(kind, body)
         except ProtocolError as error:

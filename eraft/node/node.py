@@ -16,28 +16,26 @@ from random import Random
 from typing import Any
 
 from eraft import limits
-from eraft._impl import frames, resp
 from eraft._impl import log as entry_log
+from eraft._impl import resp
 from eraft.errors import (
     InvariantViolation,
     LogCompacted,
     LogCorrupt,
-    ProtocolError,
     StoreStalled,
 )
 from eraft.metaserver.table import ConfigTable
-from eraft.node import hello, transfer
 from eraft.node.admin import AdminClient
 from eraft.node.catalog import Catalog
 from eraft.node.client import Client
 from eraft.node.context import Context
-from eraft.node.divergence import Report
 from eraft.node.flushing import Flushing
 from eraft.node.gossip import Gossip, Lead
 from eraft.node.groups import Groups
+from eraft.node.inbound import Inbound
 from eraft.node.leads import Leads
 from eraft.node.meta import MetaReplica
-from eraft.node.metaclient import MetaClient, encode_answer
+from eraft.node.metaclient import MetaClient
 from eraft.node.options import NodeOptions
 from eraft.node.outbox import Outbox
 from eraft.node.outputs import Outputs
@@ -48,7 +46,6 @@ from eraft.node.room import DiskRoom
 from eraft.node.sending import SnapshotSender
 from eraft.node.session import Session
 from eraft.node.shard import ShardReplica
-from eraft.node.transfer import Parcel
 from eraft.node.waiting import Waiting
 from eraft.raft import Fetch
 from eraft.shardkv.router import Router
@@ -124,6 +121,7 @@ class Node:
         self.replicas: dict[int, Replica] = {}
         self.sending = SnapshotSender(self)
         self.receiving = SnapshotReceiver(self)
+        self.inbound = Inbound(self)
         self.groups = Groups(self)
         if log is not None:
             try:
@@ -218,93 +216,18 @@ class Node:
                 replica.raft.step_down("the disk does not answer")
                 self.touch(replica)
 
-    def frame(self, node_id: int, kind: int, body: bytes) -> None:
-        """A frame from a connected node; ProtocolError names what is wrong with it."""
-        if kind == frames.RAFT:
-            version, messages = frames.decode_messages(body)
-            self.gossip.saw_version(node_id, version, self.table.version, self.now_s)
-            for message in messages:
-                self._step(node_id, message)
-            return
-        self.stir()
-        if kind == frames.LEADS:
-            was_full = self.gossip.peer(node_id).full
-            leads, version = self.gossip.heard(node_id, body, self.now_s)
-            if self.gossip.peer(node_id).full != was_full:
-                self._room_changed()
-            self.gossip.saw_version(node_id, version, self.table.version, self.now_s)
-            self.heard_leads(node_id, leads)
-        elif kind == frames.TABLE_REQUEST:
-            self.gossip.table_requested(node_id, body, self.catalog.chain)
-        elif kind == frames.TABLE:
-            self.catalog.received(self.gossip.table_received(node_id, body, self.table))
-        elif kind == frames.META_REQUEST:
-            self._meta_request(node_id, body)
-        elif kind == frames.META_REPLY:
-            self.meta.answered(node_id, body)
-        elif kind in (frames.SNAPSHOT_REQUEST, frames.SNAPSHOT_CHUNK, frames.SNAPSHOT_END):
-            self._snapshot_frame(node_id, kind, *transfer.decode(body))
-        elif kind == frames.DIGEST:
-            self._digest_reported(node_id, Report.decode(body))
-        else:
-            raise ProtocolError(f"frame of kind {kind} after the greeting")
-
-    def _step(self, node_id: int, message: Message) -> None:
-        replica = self.replicas.get(message.gid)
-        if replica is None or replica.home(message.sender) != node_id:
-            self.context.count("messages_refused")
-            return
-        if replica.choked and message.entries:
-            return
-        # The entry that begins a term is empty: with it a group still gets a leader, for reads.
-        if self.room.full and len(message.entries) > entry_log.ENTRY_HEADER_BYTES:
-            return
-        try:
-            replica.step(message)
-        except ProtocolError as error:
-            self.context.count("messages_refused")
-            logger.warning("message from node %d refused: %s", node_id, error)
-        except LogCorrupt as error:
-            self.context.count("messages_refused")
-            replica.suspend(f"message from node {node_id}: {error}")
-
-    def _snapshot_frame(self, node_id: int, kind: int, parcel: Parcel, rest: bytes) -> None:
-        replica = self.replicas.get(parcel.gid)
-        ids = (parcel.source, parcel.target)
-        if replica is None or replica.replica_id not in ids:
-            self.context.count("messages_refused")
-            return
-        other = parcel.target if replica.replica_id == parcel.source else parcel.source
-        if replica.home(other) != node_id:
-            self.context.count("messages_refused")
-        elif kind == frames.SNAPSHOT_REQUEST:
-            self.sending.requested(node_id, parcel, *transfer.decode_request(rest))
-        elif kind == frames.SNAPSHOT_CHUNK:
-            self.receiving.chunk(node_id, parcel, rest)
-        elif replica.replica_id == parcel.source:
-            self.sending.ended(node_id, parcel, transfer.decode_end(rest))
-        else:
-            self.receiving.ended(node_id, parcel)
-
-    def _digest_reported(self, node_id: int, report: Report) -> None:
-        replica = self.replicas.get(report.gid)
-        if replica is None or replica.members.get(report.replica_id) != node_id:
-            self.context.count("messages_refused")
-            return
-        replica.checks.reported(report)
-
     def peer_up(self, node_id: int) -> None:
         """The connection to a node is there."""
         self.gossip.peer(node_id).connected = True
         self.router.link_up(node_id)
-        self._room_changed()
+        self.room_changed()
         self.meta.leader_changed()
 
     def peer_down(self, node_id: int) -> None:
         """The connection to a node is gone."""
         self.gossip.peer(node_id).connected = False
         self.router.link_down(node_id)
-        self._room_changed()
+        self.room_changed()
         for replica in self.replicas.values():
             replica.node_unreachable(node_id)
 
@@ -323,7 +246,7 @@ class Node:
     def free_disk(self, free_bytes: int) -> None:
         """How much room the data directory's file system has."""
         if self.room.measure(free_bytes):
-            self._room_changed()
+            self.room_changed()
 
     # Connections
 
@@ -454,7 +377,8 @@ class Node:
                 self.router.admit_table(self.admit, replica.ordinal, replica, admits)
         self._leads_changed = True
 
-    def _room_changed(self) -> None:
+    def room_changed(self) -> None:
+        """This node or a peer has room on its disk now, or none any more."""
         for replica in self.replicas.values():
             self.ownership_changed(replica)
         self._leads_changed = True
@@ -522,12 +446,6 @@ class Node:
             replica.request(body, on_answer)
         else:
             on_answer({"retry": True})
-
-    def _meta_request(self, node_id: int, body: bytes) -> None:
-        request_id = hello.request_id(body)
-        self.meta_requested(
-            body, lambda answer: self.send_frame(node_id, encode_answer(request_id, answer))
-        )
 
     # One turn
 

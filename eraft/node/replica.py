@@ -7,11 +7,10 @@ commands and reads look.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from eraft import limits
 from eraft._impl import frames, log, resp
@@ -19,14 +18,15 @@ from eraft.errors import (
     ConfChangeRefused,
     Diverged,
     NotLeader,
-    ProtocolError,
     RequestError,
     StorageError,
 )
-from eraft.node import members
+from eraft.node import members, takeover
 from eraft.node.divergence import DigestChecks
 from eraft.node.proposals import Proposal, Proposals, Told, Waiter
+from eraft.node.readqueue import Read, ReadQueue
 from eraft.node.reconcile import Reconciler
+from eraft.node.takeover import Switch
 from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
 from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition, describe
 from eraft.storage.items import entries_item, group_state_item, hard_state_item
@@ -50,40 +50,6 @@ logger = logging.getLogger("eraft.replica")
 CLUSTER_DOWN = resp.ReplyError(b"CLUSTERDOWN The cluster is down")
 PROPOSED_S = limits.ANSWER_DEADLINE_S - limits.HOLD_NO_LEADER_S
 """What is left at least when a command is proposed: before, it is held or in a lane."""
-
-
-class Read(Protocol):
-    """Somebody who waits for a confirmed and applied read position.
-
-    `after_writes` asks that everything which this replica has taken in so far
-    is applied first; `barrier` is then the index where that ends.
-    """
-
-    after_writes: bool
-    barrier: int
-    deadline_s: float
-
-    def serve(self, replica: Any) -> bool:
-        """Answer from applied state; False when the log's clock has to pass first."""
-
-    def reroute(self, node: Node) -> None:
-        """This replica cannot serve it any more; nothing was executed."""
-
-    def expire(self) -> None:
-        """The deadline has passed: answer that it was not executed.
-
-        Asking again would let it overtake the writes that it waited for.
-        """
-
-
-@dataclass(slots=True, frozen=True)
-class _Switch:
-    """A snapshot that the core has taken over and that has to become the log's."""
-
-    sink: SnapshotSink
-    replaced: list[int]
-    """The generations that count until then."""
-    on_durable: Callable[[], None]
 
 
 class Replica:
@@ -132,22 +98,19 @@ class Replica:
             applied=self.applied,
         )
         self.proposals = Proposals()
-        self._collecting: list[Read] = []
-        self._behind_writes: list[Read] = []
-        self._asked: dict[int, list[Read]] = {}
-        self._confirmed: deque[tuple[int, list[Read]]] = deque()
+        self.reads = ReadQueue(self)
         self._apply_to = self.applied
         self._bulk_until: dict[int, int] = {}
         self.checks = DigestChecks(state.gid, state.replica_id, options.check_ticks)
         self.reconciler = Reconciler(self)
         self.serving = False
-        self._led = False
+        self.led = False
         self.retired = False
         """Quarantined, or removed from its group: it takes part in nothing any more."""
         self._removed = False
         """An applied entry has removed it. Who led then leaves once another one leads: the others
         may not know that the entry is committed, and need its vote to find out."""
-        self._switch: _Switch | None = None
+        self._switch: Switch | None = None
 
     # Inputs
 
@@ -156,7 +119,7 @@ class Replica:
         self.raft.tick()
         now_s = self.node.now_s
         self.proposals.expire(now_s)
-        self._expire_reads(now_s)
+        self.reads.expire(now_s)
         self._check_digests()
         self.reconciler.tick()
         if self.rows.pending:
@@ -191,12 +154,25 @@ class Replica:
         if read.after_writes:
             read.after_writes = False
             if self.gathering:
-                self._behind_writes.append(read)
+                self.reads.behind_writes.append(read)
                 return
             if self.proposals.pending:
                 read.barrier = self.proposals.pending[-1].index
-        self._collecting.append(read)
+        self.reads.collecting.append(read)
         self.node.touch(self)
+
+    def serve_reads(self, reads: list[Read]) -> None:
+        """Serve reads whose confirmed position is applied."""
+        self.reads.serve(reads)
+
+    def read_behind_clock(self, read: Read) -> None:
+        """Serve the read once the log's clock has passed the time of its first attempt."""
+        self.want_clock()
+        read.after_writes = True
+        self.read(read)
+
+    def want_clock(self) -> None:
+        """Bring the log's clock forward by an entry; for the subclass."""
 
     @property
     def gathering(self) -> bool:
@@ -227,7 +203,7 @@ class Replica:
     def following(self) -> bool:
         """Whether it follows a leader that can be asked for read positions."""
         leader = self.leader_node
-        follows = not self.retired and not self._led and bool(leader)
+        follows = not self.retired and not self.led and bool(leader)
         return follows and self.node.gossip.peer(leader).connected
 
     @property
@@ -256,11 +232,11 @@ class Replica:
                 self.node.outbox.want_log(self)
             elif not self.saturated:
                 self.propose_gathered()
-        if self._collecting:
-            self._ask_reads()
+        if self.reads.collecting:
+            self.reads.ask()
         while self.raft.has_ready():
             self._handle(self.raft.ready())
-        if self._apply_to > self.applied or self._confirmed:
+        if self._apply_to > self.applied or self.reads.confirmed:
             self.node.apply_later(self)
 
     def apply(self) -> None:
@@ -272,8 +248,8 @@ class Replica:
             # It may have been saturated, and what is applied may let the core go on.
             if not self.retired and (self.gathering or self.raft.has_ready()):
                 self.node.touch(self)
-        if self._confirmed:
-            self._serve_reads()
+        if self.reads.confirmed:
+            self.reads.serve_applied()
 
     def propose_gathered(self) -> None:
         """Make one entry of what has gathered since the last one; for the subclass."""
@@ -282,10 +258,8 @@ class Replica:
         """Append an entry as leader and remember who waits for its replies."""
         index = self.raft.propose(payload)
         self._proposed(index, waiters)
-        for read in self._behind_writes:
-            read.barrier = index
-            self._collecting.append(read)
-        self._behind_writes.clear()
+        if self.reads.behind_writes:
+            self.reads.proposed(index)
         return index
 
     def _proposed(self, index: int, waiters: Sequence[Waiter]) -> None:
@@ -296,7 +270,7 @@ class Replica:
         node = self.node
         if ready.token:
             if ready.restored is not None:
-                self._persist_switch(ready)
+                self._persist_switch(ready.hard_state)
             elif ready.hard_state is not None:
                 node.outbox.persist(hard_state_item(self.gid, ready.hard_state))
             if ready.entries:
@@ -317,9 +291,9 @@ class Replica:
         for change in ready.role_changes:
             self._role_changed(change)
         for ticket, index in ready.reads:
-            self._confirm(index, self._asked.pop(ticket))
+            self.reads.position(ticket, index)
         for ticket in ready.lost_reads:
-            self._reroute(self._asked.pop(ticket))
+            self.reads.lost(ticket)
 
     def _send(self, message: Message) -> None:
         bulk = False
@@ -387,7 +361,7 @@ class Replica:
             self.node.write_behind(self.rows)
         if self._apply_to > index or self._removed:
             self.node.touch(self)
-        if self._removed and not self._led:
+        if self._removed and not self.led:
             self.leave()
         else:
             self.after_apply()
@@ -503,31 +477,22 @@ class Replica:
         Raises:
             ProtocolError: no group can have such a snapshot, or not this replica.
         """
-        head = sink.head
-        assert head is not None, "the sink is complete"
-        index = head.base_index
-        where = f"group {self.gid}, replica {self.replica_id}: snapshot as of entry {index}"
-        rows = ReplicaRows(self.node.store, sink.generation)
-        if self.replica_id not in head.conf.members:
-            raise ProtocolError(f"{where}: its members are {describe(head.conf)}")
-        if (rows.conf() or (head.conf, head.members)) != (head.conf, head.members):
-            raise ProtocolError(f"{where}: its head and its rows have different members")
-        self.check_rows(rows)
-        fresh = self.raft.restored(index, head.base_term, head.conf)
+        head, rows = takeover.check(self, sink)
+        fresh = self.raft.restored(head.base_index, head.base_term, head.conf)
         self.node.touch(self)
         if not fresh:
             return False
         replaced = [self.rows.generation]
         if self._switch is not None:
             replaced += self._switch.replaced
-        self._switch = _Switch(sink, replaced, on_durable)
+        self._switch = Switch(sink, replaced, on_durable)
         self.rows, self.entries = rows, self.raft.log
         self.applied, self.applied_term, _ = rows.applied()
         self._apply_to = self.applied
         self._bulk_until.clear()
         self.checks.restart()
-        self._drop_reads()
-        self.proposals.give_up(index)
+        self.reads.drop()
+        self.proposals.give_up(head.base_index)
         self.reload()
         self._set_members(head.members)
         return True
@@ -544,19 +509,10 @@ class Replica:
     def reload(self) -> None:
         """The rows are others than before: make what is kept beside them anew; for the subclass."""
 
-    def _persist_switch(self, ready: Ready) -> None:
-        """Let the log name the new generation, and delete the old one only once that is durable."""
+    def _persist_switch(self, hard_state: HardState | None) -> None:
         switch, self._switch = self._switch, None
-        assert switch is not None and ready.hard_state is not None
-        outbox = self.node.outbox
-        outbox.persist(switch.sink.switch(self.replica_id, ready.hard_state))
-
-        def durable() -> None:
-            for generation in switch.replaced:
-                self.node.groups.delete(generation)
-            switch.on_durable()
-
-        outbox.call_durable(durable)
+        assert switch is not None and hard_state is not None
+        switch.persist(self.node, self.replica_id, hard_state)
 
     # Comparing the replicas
 
@@ -612,9 +568,7 @@ class Replica:
         if self.serving:
             self.serving = False
             self.serving_changed()
-        self._drop_reads()
-        for reads in self._asked.values():
-            self._reroute(reads)
+        self.reads.retire()
         self.proposals.give_up()
 
     # Roles
@@ -632,87 +586,15 @@ class Replica:
             self.home(change.leader_id) or "?",
             change.why,
         )
-        self._led = change.role is Role.LEADER
-        serving = self._led and self.applied_term == change.term
+        self.led = change.role is Role.LEADER
+        serving = self.led and self.applied_term == change.term
         if serving != self.serving:
             self.serving = serving
             self.serving_changed()
         if change.role is not Role.LEADER:
-            self._drop_reads()
+            self.reads.drop()
             self.proposals.depose()
         self.node.lead_changed(self)
 
     def serving_changed(self) -> None:
         """Whether this replica answers as leader has changed; for the subclass."""
-
-    # Reads
-
-    def _ask_reads(self) -> None:
-        """Ask for a position: as leader, or for readers of a follower that stayed one."""
-        reads, self._collecting = self._collecting, []
-        if self.leading == self._led:
-            try:
-                self._asked[self.raft.read_index()] = reads
-                return
-            except NotLeader:
-                pass
-        self._reroute(reads)
-
-    def _serve_reads(self) -> None:
-        """Serve what is confirmed, and applied up to where it was confirmed."""
-        confirmed = self._confirmed
-        while confirmed and confirmed[0][0] <= self.applied:
-            self.serve_reads(confirmed.popleft()[1])
-
-    def serve_reads(self, reads: list[Read]) -> None:
-        """Serve reads whose confirmed position is applied."""
-        for read in reads:
-            if read.barrier > self.applied:
-                self._confirm(read.barrier, [read])
-            elif not self.serving and not self.following:
-                read.reroute(self.node)
-            elif not read.serve(self):
-                self.read_behind_clock(read)
-
-    def read_behind_clock(self, read: Read) -> None:
-        """Serve the read once the log's clock has passed the time of its first attempt."""
-        self.want_clock()
-        read.after_writes = True
-        self.read(read)
-
-    def _confirm(self, index: int, reads: list[Read]) -> None:
-        """Queue reads for when `index` is applied; barriers can be far above what comes later."""
-        confirmed = self._confirmed
-        place = len(confirmed)
-        while place and confirmed[place - 1][0] > index:
-            place -= 1
-        confirmed.insert(place, (index, reads))
-
-    def want_clock(self) -> None:
-        """Bring the log's clock forward by an entry; for the subclass."""
-
-    def _drop_reads(self) -> None:
-        """Let others serve the reads that wait here."""
-        self._reroute(self._collecting)
-        self._reroute(self._behind_writes)
-        for _, reads in self._confirmed:
-            self._reroute(reads)
-        self._confirmed.clear()  # an index that was overwritten may never come
-
-    def _reroute(self, reads: list[Read]) -> None:
-        """Let others serve what this replica cannot; empties the list."""
-        lost = reads[:]
-        reads.clear()
-        for read in lost:
-            read.reroute(self.node)
-
-    def _expire_reads(self, now_s: float) -> None:
-        """Answer reads whose deadline has passed, wherever they wait."""
-        waiting = [self._behind_writes, *self._asked.values()]
-        waiting += [reads for _, reads in self._confirmed]
-        for reads in waiting:
-            if reads and reads[0].deadline_s <= now_s:
-                late = [read for read in reads if read.deadline_s <= now_s]
-                reads[:] = [read for read in reads if read.deadline_s > now_s]
-                for read in late:
-                    read.expire()

@@ -7,8 +7,9 @@ from typing import Any
 from eraft import limits
 from eraft._impl import resp
 from eraft.node.proposals import NEVER, NOT_APPLIED, Proposal, Waiter
+from eraft.node.readqueue import Read
 from eraft.node.reads import ROWS_PER_FETCH, SMALL_RUN, GetRun, serve_runs
-from eraft.node.replica import CLUSTER_DOWN, PROPOSED_S, Read, Replica
+from eraft.node.replica import CLUSTER_DOWN, PROPOSED_S, Replica
 from eraft.shardkv.machine import ShardMachine, check_row
 
 TICK = (b"_TICK",)
@@ -96,7 +97,7 @@ class ShardReplica(Replica):
         self.lane.clear()
         for waiter in waiters:
             waiter.refuse(error)
-        self._reroute(self._behind_writes)
+        self.reads.refused()
         if full:
             self.node.waiting.lane_drained()
 

@@ -13,7 +13,8 @@ leadership transfer (3.10), snapshots (chapter 5), reads without log writes
 (6.4), and a leader that writes to its own disk in parallel with its followers
 (10.2.1).
 
-Where to read on: `replica` holds the rules, `quorum` and `confchange` say what
+Where to read on: `state` is what a replica knows of itself, `election` how it stands for
+election and votes, `replica` what messages and ticks do, `quorum` and `confchange` say what
 a configuration decides and becomes, `leader` replicates and commits, `follower`
 accepts entries, `progress` is the flow control per peer, `reads` confirms
 reads, `durability` tracks what is on disk.
@@ -34,7 +35,8 @@ from eraft.raft.kinds import APPEND_REPLY, COMMANDS, CONF_CHANGE, INDEX_LIMIT, R
 from eraft.raft.leader import NO_RUN, Leadership, Run
 from eraft.raft.reads import FollowerReads
 from eraft.raft.ready import Fetch, Ready, Restored, Status
-from eraft.raft.replica import FOLLOWER, LEADER, Replica
+from eraft.raft.replica import Replica
+from eraft.raft.state import FOLLOWER, LEADER
 from eraft.types import ConfState, HardState, Message
 
 NO_LIMIT = 1 << 62

@@ -1,22 +1,18 @@
-"""The rules that every replica follows: terms, roles, votes and what messages do.
+"""The rules that every replica follows: what ticks and messages do, and how it follows a leader.
 
-`Replica` is the state of figure 2 of the Raft paper and its "Rules for
-Servers". `group.RaftGroup` adds what the host of a replica sees of it.
+Figure 2 of the Raft paper: `state` is its state, `election` its votes, and this the rest of its
+"Rules for Servers". `group.RaftGroup` adds what the host of a replica sees of it.
 """
 
 from collections.abc import Iterable
 
-from eraft._impl import log as entries
 from eraft.errors import LogCorrupt, ProtocolError
 from eraft.raft.confchange import describe
-from eraft.raft.config import Config, Role
-from eraft.raft.durability import Durability
-from eraft.raft.election import Ballot
+from eraft.raft.election import Voter
 from eraft.raft.follower import NO_MATCH, append_entries, best_guess
 from eraft.raft.kinds import (
     APPEND,
     APPEND_REPLY,
-    CONF_CHANGE,
     HEARTBEAT,
     HEARTBEAT_REPLY,
     INDEX_LIMIT,
@@ -34,89 +30,13 @@ from eraft.raft.kinds import (
     VOTE,
     VOTE_REPLY,
 )
-from eraft.raft.leader import Leadership
-from eraft.raft.quorum import VoteResult
-from eraft.raft.reads import FollowerReads
-from eraft.raft.ready import RoleChange, SnapshotOffer
-from eraft.types import ConfState, HardState, Message
-
-FOLLOWER = Role.FOLLOWER
-PRE_CANDIDATE = Role.PRE_CANDIDATE
-CANDIDATE = Role.CANDIDATE
-LEADER = Role.LEADER
+from eraft.raft.ready import SnapshotOffer
+from eraft.raft.state import CANDIDATE, FOLLOWER, PRE_CANDIDATE
+from eraft.types import ConfState, Message
 
 
-def check_restart(
-    config: Config, hard_state: HardState, log: entries.EntryLog, applied: int
-) -> None:
-    """What is on disk must fit together, or the replica lost what it had promised.
-
-    Raises `LogCorrupt`; such a replica must not take part.
-    """
-    where = f"group {config.gid}, replica {config.replica_id}"
-    if applied < log.base_index:
-        raise LogCorrupt(f"{where}: applied {applied}, but the log begins at {log.first_index}")
-    if max(hard_state.commit, applied) > log.last_index:
-        raise LogCorrupt(
-            f"{where}: applied {applied} and committed {hard_state.commit}, but the log ends at"
-            f" {log.last_index}"
-        )
-    if log.last_term > hard_state.term:
-        raise LogCorrupt(
-            f"{where}: the last entry is of term {log.last_term}, but the hard state is of term"
-            f" {hard_state.term}"
-        )
-
-
-class Replica:
-    """One replica of one group. The attributes are for reading; only methods change them.
-
-    role, term, vote, leader_id (0 unknown): paper, figure 2.
-    commit: the last index known to be committed.
-    applied: the last index that the host has reported as applied.
-    conf: the configuration as of the last applied change.
-    may_campaign: the host clears it while the replica could not lead well,
-    for example because its disk stalls; it then stands in no election.
-    """
-
-    def __init__(
-        self, config: Config, hard_state: HardState, log: entries.EntryLog, applied: int
-    ) -> None:
-        check_restart(config, hard_state, log, applied)
-        self.config = config
-        self.gid = config.gid
-        self.replica_id = config.replica_id
-        self.log = log
-        self.role = FOLLOWER
-        self.term = hard_state.term
-        self.vote = hard_state.vote
-        self.leader_id = 0
-        self.commit = max(hard_state.commit, applied)
-        self.applied = applied
-        self.may_campaign = True
-        self.conf = config.conf
-        self._peer_ids = tuple(i for i in config.conf.members if i != config.replica_id)
-        self._listened_to: frozenset[int] = frozenset()
-        self._removed: set[int] = set()
-        self._durability = Durability(log.last_index, hard_state.term, self.commit)
-        self._leadership: Leadership | None = None
-        self._pending_change = 0
-        """The last entry that may change the configuration, as of the time when this replica led
-        last: until it is applied, no other change may be proposed. At first that is whatever was
-        inherited."""
-        self._ballot: Ballot | None = None
-        self._elapsed = 0
-        self._timeout = 0
-        self._draw_timeout()
-        # What the next Ready has to tell; `_dirty` says that there may be something.
-        self._dirty = True
-        self._messages: list[Message] = []
-        self._after: list[Message] = []
-        self._offer: SnapshotOffer | None = None
-        self._asked_reads = FollowerReads()
-        self._ticket = 0
-        self._lost_reads: list[int] = []
-        self._role_changes: list[RoleChange] = []
+class Replica(Voter):
+    """One replica of one group: what it does when something happens."""
 
     # What happens
 
@@ -227,25 +147,6 @@ class Replica:
         if self.commit > self.applied:
             self._dirty = True
 
-    def campaign(self) -> None:
-        """Stands for election, if it may, does not lead, and a majority would agree.
-
-        The pre-vote comes first, so that a replica that cannot win, because
-        it is cut off or its log is behind, does not disturb the others with
-        a new term (dissertation, section 9.6).
-        """
-        if self.role is LEADER or not self._can_campaign():
-            return
-        self._ballot = Ballot(self.conf)
-        self._become(PRE_CANDIDATE, 0, "asks for pre-votes")
-        self._request_votes(PRE_VOTE, self.term + 1, self._messages)
-        self._count_vote(self.replica_id, True)
-
-    def step_down(self, why: str) -> None:
-        """Stops leading or campaigning, in the same term; `why` is for people."""
-        if self.role is not FOLLOWER:
-            self._become_follower(self.term, 0, why)
-
     # Members
 
     def listen_to(self, replica_ids: Iterable[int]) -> None:
@@ -260,17 +161,6 @@ class Replica:
 
     def _listens_to(self, message: Message) -> bool:
         return message.sender in self._listened_to and message.kind in OF_STRANGER
-
-    def _can_campaign(self) -> bool:
-        """Not while a committed change of the configuration is not applied yet.
-
-        Its majorities need not overlap with those of the newest
-        configuration, of which that change is an ancestor.
-        """
-        if not self.may_campaign or not self.conf.votes(self.replica_id):
-            return False
-        kind = self.log.kind
-        return all(kind(i) != CONF_CHANGE for i in range(self.applied + 1, self.commit + 1))
 
     def _reconfigure(self, conf: ConfState) -> None:
         """The configuration changes: what is under way goes on under the new one, or ends."""
@@ -291,22 +181,7 @@ class Replica:
             leadership.send_heartbeats(self._told_commit, self._messages)
             self._become_follower(self.term, 0, "is no voter any more")
 
-    @property
-    def _told_commit(self) -> int:
-        """How far this replica may apply, and tells the others that the log is committed.
-
-        A leader whose disk does not know yet that a change of the members is
-        committed stops before it, also once it has stepped down. Else a
-        replica that is out could be gone when this one, which lost power,
-        comes back with the old configuration, and needs its vote: of two
-        voters the one that stays would be stuck for ever.
-        """
-        change = self._pending_change
-        if self.applied < change <= self.commit and self._durability.durable_commit < change:
-            return change - 1
-        return self.commit
-
-    # Terms and roles
+    # Terms
 
     def _take_term(self, message: Message) -> bool:
         """Compares terms (paper, section 5.1); True if the message is to be handled further."""
@@ -332,140 +207,6 @@ class Replica:
         leader_id = message.sender if kind in OF_LEADER else 0
         self._become_follower(message.term, leader_id, f"replica {message.sender} has a newer term")
         return True
-
-    def _hears_leader(self) -> bool:
-        """Whether there is no reason to vote: the leader was heard of a short time ago.
-
-        Without this a replica that was cut off could depose a leader that
-        works (dissertation, section 4.2.3).
-        """
-        return self.leader_id != 0 and self._elapsed < self.config.election_ticks
-
-    def _become(self, role: Role, leader_id: int, why: str) -> None:
-        self.role = role
-        self.leader_id = leader_id
-        self._dirty = True
-        self._role_changes.append(RoleChange(role, self.term, leader_id, why))
-        self._lost_reads += self._asked_reads.drop()
-
-    def _become_follower(self, term: int, leader_id: int, why: str) -> None:
-        if self._leadership is not None:
-            self._lost_reads += self._leadership.lost_reads()
-            self._leadership = None
-        self._ballot = None
-        changed = (self.role, self.term, self.leader_id) != (FOLLOWER, term, leader_id)
-        if term > self.term:
-            self.term = term
-            self.vote = 0
-        self._draw_timeout()
-        if changed:
-            self._become(FOLLOWER, leader_id, why)
-
-    def _become_candidate(self, why: str = "asks for votes", told: bool = False) -> None:
-        """Paper, section 5.2. The votes are asked for only once the own vote and log are durable.
-
-        Else a replica that crashes meanwhile could come back with a shorter
-        log, stand in the same term again and win by the old answers. `told`:
-        by the leader, whose followers then answer although they hear it.
-        """
-        self.term += 1
-        self.vote = self.replica_id
-        self._ballot = Ballot(self.conf)
-        self._draw_timeout()
-        self._become(CANDIDATE, 0, why)
-        self._request_votes(VOTE, self.term, self._after, told)
-
-    def _become_leader(self) -> None:
-        self._ballot = None
-        self._elapsed = 0
-        self._pending_change = self.log.last_index
-        self._leadership = Leadership(
-            self.config, self.conf, self.term, self.log, self._durability.durable_index
-        )
-        self._become(LEADER, self.replica_id, "won the election")
-
-    def _draw_timeout(self) -> None:
-        """A new election timeout begins: random, so that votes split rarely (paper, 5.2)."""
-        ticks = self.config.election_ticks
-        self._elapsed = 0
-        self._timeout = self.config.random.randrange(ticks, 2 * ticks)
-
-    # Votes
-
-    def _request_votes(
-        self, kind: int, term: int, messages: list[Message], told: bool = False
-    ) -> None:
-        log, conf = self.log, self.conf
-        messages += [
-            Message(
-                kind=kind,
-                gid=self.gid,
-                sender=self.replica_id,
-                to=peer_id,
-                term=term,
-                index=log.last_index,
-                log_term=log.last_term,
-                hint=int(told),
-            )
-            for peer_id in self._peer_ids
-            if conf.votes(peer_id)
-        ]
-
-    def _count_vote(self, replica_id: int, granted: bool) -> None:
-        if self._ballot is None:
-            return
-        result = self._ballot.record(replica_id, granted)
-        if result is VoteResult.LOST:
-            self._become_follower(self.term, 0, "lost the election")
-        elif result is VoteResult.WON and self.role is PRE_CANDIDATE:
-            self._become_candidate()
-        elif result is VoteResult.WON:
-            self._become_leader()
-
-    def _learn_commit(self, message: Message) -> None:
-        """Who refuses a vote says what is committed; a candidate that has that entry knows it then.
-
-        Else a group can be stuck: a leader that is no voter any more has
-        stepped down, and the only voters are replicas that have that change
-        but do not know that it is committed, with logs that are shorter than
-        the old leader's, whose vote they still need. (The idea is raft-rs's.)
-        A campaign ends if a change is among what was learned.
-        """
-        log, index = self.log, message.commit
-        if not message.reject or not self.commit < index <= log.last_index:
-            return
-        if log.term(index) == message.log_term:
-            self._advance(index)
-            if self.role is not LEADER and not self._can_campaign():
-                self.step_down("has to apply a change of the configuration first")
-
-    def _is_up_to_date(self, message: Message) -> bool:
-        """The election restriction: no vote for a log that lacks entries (paper, 5.4.1)."""
-        log = self.log
-        return (message.log_term, message.index) >= (log.last_term, log.last_index)
-
-    def _consider_pre_vote(self, message: Message) -> None:
-        """A grant carries the term that is asked about, and promises nothing."""
-        granted = message.term > self.term and self._is_up_to_date(message)
-        if granted:
-            self._reply(message, term=message.term)
-        else:
-            self._refuse(message)
-
-    def _consider_vote(self, message: Message) -> None:
-        """One vote per term, and only once it is durable does anybody hear of it (paper, 5.2)."""
-        granted = self.vote in (0, message.sender) and self._is_up_to_date(message)
-        if granted:
-            self.vote = message.sender
-            self._draw_timeout()
-            self._reply(message, durable=True)
-        else:
-            self._refuse(message)
-
-    def _refuse(self, message: Message) -> None:
-        """No vote; waits for the disk, because it may be the answer of a new term."""
-        log_term = self.log.term(self._told_commit)
-        self._reply(message, log_term=log_term, reject=True, durable=message.kind == VOTE)
 
     # Following
 
@@ -530,43 +271,3 @@ class Replica:
             )
         self._advance(message.commit)
         self._reply(message)
-
-    def _advance(self, index: int) -> None:
-        """The commit index only grows."""
-        if index > self.commit:
-            self.commit = index
-
-    def _reply(
-        self,
-        message: Message,
-        *,
-        term: int = 0,
-        index: int = 0,
-        log_term: int = 0,
-        hint: int = 0,
-        reject: bool = False,
-        durable: bool = False,
-    ) -> None:
-        """Answers a request, with the own term unless another is given.
-
-        With `durable` the answer waits for everything so far. So does one
-        that confirms reads in a term that the disk does not know yet. To an
-        earlier term's leader nothing is confirmed: it may lead this term by
-        now, and have given the context to other reads.
-        """
-        context = message.context if message.term == self.term else 0
-        reply = Message(
-            REPLY_TO[message.kind],
-            self.gid,
-            self.replica_id,
-            message.sender,
-            term or self.term,
-            index,
-            log_term,
-            self._told_commit,
-            context,
-            hint,
-            reject,
-        )
-        durable = durable or (context != 0 and self._durability.durable_term != self.term)
-        (self._after if durable else self._messages).append(reply)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eraft import limits
-from eraft._impl import batch
+from eraft._impl import batch, frames
 from eraft.errors import Diverged, ProtocolError
 from eraft.node import status
 from eraft.node.divergence import Check, DigestChecks, Report, Verdict
@@ -215,7 +215,7 @@ def test_reports_of_strangers_are_refused(world: World) -> None:
     replica = node.replicas[gid]
     theirs = next(it for it, home in replica.members.items() if home == other)
     for report in (Report(gid, theirs, 9, 9), Report(gid, 999, 9, 9), Report(77, theirs, 9, 9)):
-        node._digest_reported(stranger, report)
+        node.inbound.take(stranger, frames.DIGEST, report.encode())
     assert node.context.counters["messages_refused"] == 3
     for size in (0, 23, 25):
         with pytest.raises(ProtocolError, match=f"report of {size} bytes instead of 24"):

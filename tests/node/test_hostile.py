@@ -112,7 +112,7 @@ def value(world: World, node_id: int, key: bytes) -> bytes | None:
 def tell(world: World, to: int, kind: int, body: bytes) -> None:
     """A frame of the hostile node arrives; its connection ends if it is refused."""
     with world.acting(to) as node, suppress(ProtocolError):
-        node.frame(HOSTILE, kind, body)
+        node.inbound.take(HOSTILE, kind, body)
 
 
 def say(world: World, to: int, message: Message) -> None:
@@ -337,14 +337,14 @@ def heard(world: World) -> list[tuple[int, int, bytes]]:
     """(to, kind, body) of what the hostile node says in a busy time; later it is changed."""
     found: list[tuple[int, int, bytes]] = []
     for to in HONEST:
-        frame = world.nodes[to].frame
+        take = world.nodes[to].inbound.take
 
-        def hear(sender: int, kind: int, body: bytes, to: int = to, frame: Any = frame) -> None:
+        def hear(sender: int, kind: int, body: bytes, to: int = to, take: Any = take) -> None:
             if sender == HOSTILE:
                 found.append((to, kind, body))
-            frame(sender, kind, body)
+            take(sender, kind, body)
 
-        world.nodes[to].frame = hear  # type: ignore[method-assign]
+        world.nodes[to].inbound.take = hear  # type: ignore[method-assign]
     for round_ in range(3):
         for gid in (1, 2):
             write(world, gid, b"round %d" % round_)
@@ -352,7 +352,7 @@ def heard(world: World) -> list[tuple[int, int, bytes]]:
         world.nodes[world.leader(1)].replicas[1].raft.step_down("test")
         world.tick(40)
     for to in HONEST:
-        del world.nodes[to].frame
+        del world.nodes[to].inbound.take
     return found
 
 

@@ -293,7 +293,7 @@ def test_frames_of_snapshots_that_nobody_offered_are_refused() -> None:
                 if kind == frames.SNAPSHOT_END:
                     rest = b"\x01"
                 _, body = frames.FrameReader(1 << 20).feed(parcel.encode(kind, rest))[0]
-                node.frame(other, kind, body)
+                node.inbound.take(other, kind, body)
     assert node.context.counters["messages_refused"] == 3
     assert state(world, leader) == before
     assert node.sending._current is None and not node.receiving._incoming
@@ -307,9 +307,9 @@ def test_a_malformed_frame_is_a_protocol_error(body: bytes) -> None:
     for kind in kinds:
         if len(body) <= 28:
             with pytest.raises(frames.ProtocolError, match=f"snapshot frame of {len(body)} bytes"):
-                node.frame(2, kind, body)
+                node.inbound.take(2, kind, body)
         else:
-            node.frame(2, kind, body)
+            node.inbound.take(2, kind, body)
             assert node.context.counters["messages_refused"] >= 1
 
 

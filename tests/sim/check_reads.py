@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eraft.node.replica import Read, Replica
+from eraft.node.readqueue import Read
+from eraft.node.replica import Replica
 from eraft.raft import Ready
 from eraft.raft.kinds import APPEND, APPEND_REPLY, HEARTBEAT, HEARTBEAT_REPLY
 from eraft.types import Message

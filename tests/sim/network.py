@@ -107,7 +107,7 @@ class Network:
         with world.acting(to) as node:
             for kind, body in found:
                 world.witness(body)
-                node.frame(sender, kind, body)
+                node.inbound.take(sender, kind, body)
 
     # Connections
 
