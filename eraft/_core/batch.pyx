@@ -9,6 +9,19 @@ from cpython.dict cimport PyDict_SetItem
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from eraft._core.checksum_h cimport ERAFT_TRACED, eraft_bucket, eraft_checksum_init
+from eraft._core.resp_h cimport eraft_bulk_bytes, eraft_read_length, eraft_write_bulk
+from eraft._core.rows_h cimport (
+    ERAFT_GENERATION_BYTES,
+    ERAFT_KEY_HEADER_BYTES,
+    ERAFT_ROW_HEADER_BYTES,
+    eraft_digest,
+    eraft_row_deadline,
+    eraft_row_version,
+    eraft_write_key,
+    eraft_write_row_header,
+)
+
 from eraft._core.reply import OK, encode_null
 from eraft.errors import InvariantViolation
 from eraft.types import BUCKETS
@@ -17,39 +30,6 @@ __all__ = [
     "COMMANDS_OFFSET", "IMPL", "ROW_HEADER_BYTES", "TRACED", "apply_sets", "data_key",
     "decode_row", "digest_change", "encode_row", "encode_values", "read_command", "timestamp",
 ]
-
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-    void eraft_checksum_init() noexcept
-    int eraft_bucket(const unsigned char *key, size_t size) noexcept
-
-cdef extern from "rows.h" nogil:
-    enum:
-        ERAFT_KEY_HEADER_BYTES
-        ERAFT_ROW_HEADER_BYTES
-        ERAFT_GENERATION_BYTES
-    void eraft_write_key(
-        unsigned char *place, const void *prefix, size_t prefix_size,
-        int bucket, const unsigned char *key, size_t size
-    ) noexcept
-    void eraft_write_row_header(
-        unsigned char *place, uint64_t version, uint64_t deadline_ms
-    ) noexcept
-    uint64_t eraft_row_version(const unsigned char *row) noexcept
-    uint64_t eraft_row_deadline(const unsigned char *row) noexcept
-    uint32_t eraft_digest(
-        uint32_t digest, const unsigned char *key, size_t key_size,
-        const unsigned char *row, size_t row_size
-    ) noexcept
-
-cdef extern from "resp.h" nogil:
-    const unsigned char *eraft_read_length(
-        const unsigned char *place, const unsigned char *end, int64_t *length
-    ) noexcept
-    size_t eraft_bulk_bytes(size_t length) noexcept
-    unsigned char *eraft_write_bulk(
-        unsigned char *place, const void *data, size_t length
-    ) noexcept
 
 cdef enum:
     TIMESTAMP_BYTES = 8

@@ -10,10 +10,9 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
-__all__ = ["IMPL", "TRACED"]
+from eraft._core.checksum_h cimport ERAFT_TRACED
 
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
+__all__ = ["IMPL", "TRACED"]
 
 cdef enum:
     _CHUNK = 65536

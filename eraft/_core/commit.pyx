@@ -1,16 +1,13 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """Compiled twin of `eraft._pure.commit`, which has the documentation."""
 
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 
+from eraft._core.checksum_h cimport ERAFT_TRACED
+
 __all__ = ["INDEX_MAX", "IMPL", "TRACED", "MatchTable", "quorum_index"]
-
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-
-cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
 
 cdef enum:
     # Groups have 3 to 7 voters; a larger sequence takes its memory from the heap.

@@ -12,13 +12,15 @@ from cpython.bytes cimport (
     PyBytes_FromStringAndSize,
     PyBytes_GET_SIZE,
 )
-from cpython.long cimport PyLong_AsUnsignedLongLong
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsUnsignedLongLong
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
+
+from eraft._core.checksum_h cimport ERAFT_TRACED, eraft_checksum_init, eraft_crc32
 
 from dataclasses import replace
 from types import MemberDescriptorType
@@ -62,13 +64,7 @@ __all__ = [
     "encode_messages",
 ]
 
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-    void eraft_checksum_init() noexcept
-    uint32_t eraft_crc32(uint32_t crc, const unsigned char *data, size_t size) noexcept
-
 cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
     object PyType_GenericAlloc(PyTypeObject *type, Py_ssize_t items)
 
 cdef extern from *:

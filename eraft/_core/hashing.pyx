@@ -6,12 +6,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SI
 from cpython.list cimport PyList_New, PyList_SET_ITEM
 from cpython.ref cimport Py_INCREF
 
-__all__ = ["IMPL", "TRACED", "bucket_of", "buckets_of"]
+from eraft._core.checksum_h cimport ERAFT_TRACED, eraft_bucket, eraft_checksum_init
 
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-    void eraft_checksum_init() noexcept
-    int eraft_bucket(const unsigned char *key, size_t size) noexcept
+__all__ = ["IMPL", "TRACED", "bucket_of", "buckets_of"]
 
 eraft_checksum_init()
 

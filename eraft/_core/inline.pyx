@@ -4,10 +4,9 @@
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdlib cimport free, malloc
 
-__all__ = ["IMPL", "TRACED", "split"]
+from eraft._core.checksum_h cimport ERAFT_TRACED
 
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
+__all__ = ["IMPL", "TRACED", "split"]
 
 cdef enum:
     BARE

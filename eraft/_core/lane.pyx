@@ -6,22 +6,13 @@ from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
+from eraft._core.checksum_h cimport ERAFT_TRACED
+from eraft._core.resp_h cimport eraft_bulk_bytes, eraft_write_bulk, eraft_write_length
+
 from eraft import limits
 from eraft.errors import Overloaded
 
 __all__ = ["IMPL", "TRACED", "Lane"]
-
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-
-cdef extern from "resp.h" nogil:
-    unsigned char *eraft_write_length(
-        unsigned char *place, unsigned char mark, size_t length
-    ) noexcept
-    size_t eraft_bulk_bytes(size_t length) noexcept
-    unsigned char *eraft_write_bulk(
-        unsigned char *place, const void *data, size_t length
-    ) noexcept
 
 cdef enum:
     TIMESTAMP_BYTES = 8

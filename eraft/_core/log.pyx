@@ -8,22 +8,18 @@ few runs. One small C record per entry has its term and its end.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.long cimport PyLong_AsLongLongAndOverflow
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, UINT64_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, memset
 
+from eraft._core.checksum_h cimport ERAFT_TRACED
 from eraft._core.chunks cimport Chunks
 
 from eraft.errors import InvariantViolation, LogCompacted, ProtocolError
 from eraft.types import EntryKind
 
 __all__ = ["ENTRY_HEADER_BYTES", "IMPL", "TRACED", "EntryLog", "check_entries", "encode_entry"]
-
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-
-cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
 
 cdef enum:
     _HEADER = 13

@@ -9,17 +9,12 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.string cimport memchr
 
+from eraft._core.checksum_h cimport ERAFT_TRACED
+from eraft._core.resp_h cimport eraft_read_length
+
 from eraft.errors import InvariantViolation
 
 __all__ = ["TRACED", "Measure"]
-
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-
-cdef extern from "resp.h" nogil:
-    const unsigned char *eraft_read_length(
-        const unsigned char *place, const unsigned char *end, int64_t *length
-    ) noexcept
 
 TRACED = ERAFT_TRACED != 0
 

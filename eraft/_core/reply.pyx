@@ -6,27 +6,19 @@ from typing import Any
 from cpython.bytes cimport (
     PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE,
 )
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_CheckExact
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
+
+from eraft._core.checksum_h cimport ERAFT_TRACED
+from eraft._core.resp_h cimport ERAFT_LINE_BYTES, eraft_write_number
 
 __all__ = [
     "IMPL", "OK", "TRACED", "Reply", "ReplyError", "Simple", "Verbatim", "encode", "encode_null",
 ]
 
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-
-cdef extern from "resp.h" nogil:
-    enum:
-        ERAFT_LINE_BYTES
-    unsigned char *eraft_write_number(
-        unsigned char *place, unsigned char mark, uint64_t number, bint negative
-    ) noexcept
-
 cdef extern from "Python.h":
-    long long PyLong_AsLongLongAndOverflow(object number, int *overflow) except? -1
-    bint PyLong_CheckExact(object number)
     int Py_EnterRecursiveCall(const char *where) except *
     void Py_LeaveRecursiveCall()
 

@@ -14,8 +14,10 @@ from libc.string cimport memcpy, memmove
 
 from eraft import limits
 from eraft._core import inline
+from eraft._core.checksum_h cimport ERAFT_TRACED, eraft_bucket, eraft_checksum_init
 from eraft._core.lane cimport Lane as CLane, command_bytes
 from eraft._core.measure cimport ARRAY, INCOMPLETE, LINE, PLACES, Measure
+from eraft._core.rows_h cimport ERAFT_KEY_HEADER_BYTES, eraft_write_key
 from eraft._core.lane import Lane
 from eraft._core.reply import OK, Reply, ReplyError, Simple, Verbatim, encode
 from eraft.types import BUCKETS
@@ -25,19 +27,6 @@ __all__ = [
     "READS_FIRST", "TRACED", "WRITES", "CommandTable", "Lane", "Parser", "Reply",
     "ReplyError", "Simple", "Verbatim", "encode",
 ]
-
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
-    void eraft_checksum_init() noexcept
-    int eraft_bucket(const unsigned char *key, size_t size) noexcept
-
-cdef extern from "rows.h" nogil:
-    enum:
-        ERAFT_KEY_HEADER_BYTES
-    void eraft_write_key(
-        unsigned char *place, const void *prefix, size_t prefix_size,
-        int bucket, const unsigned char *key, size_t size
-    ) noexcept
 
 cdef enum:
     _NEED_DATA = 0

@@ -16,6 +16,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
+from eraft._core.checksum_h cimport ERAFT_TRACED
+
 from eraft.errors import InvariantViolation, StorageError
 
 __all__ = [
@@ -24,9 +26,6 @@ __all__ = [
     "RECORD_ALIGN_BYTES", "RECORD_HEADER_BYTES", "SALT_OFFSET", "TOMBSTONE", "TRACED", "VALID",
     "LogWriter", "encode_record", "record_size", "scan",
 ]
-
-cdef extern from "checksum.h" nogil:
-    bint ERAFT_TRACED
 
 IMPL = "cython"
 TRACED = ERAFT_TRACED != 0

@@ -7,8 +7,16 @@ from collections.abc import Sequence
 
 from eraft import limits
 from eraft.errors import NotApplied, ProtocolError
-from eraft.metaserver import operations, schema
-from eraft.metaserver.operations import Forget, Open, Operation, Query
+from eraft.metaserver import schema
+from eraft.metaserver.operations import (
+    Forget,
+    Join,
+    Open,
+    Operation,
+    Query,
+    Replicas,
+    checked,
+)
 
 HELP = {
     "JOIN": (
@@ -73,7 +81,7 @@ def _join(words: Sequence[bytes]) -> Operation:
     gid = _number("JOIN", "gid", words[0], 1, schema.U32)
     nodes = tuple(_number("JOIN", "node id", word, 1, schema.U32) for word in words[1:])
     try:
-        return operations.join(gid, nodes, weight)
+        return checked(Join(gid, nodes, weight))
     except ProtocolError as error:
         raise _usage("JOIN", str(error).removeprefix("join: ")) from error
 
@@ -94,7 +102,7 @@ def _replicas(words: Sequence[bytes]) -> Operation:
         else:
             current.append(_number("REPLICAS", "node id", word, 1, schema.U32))
     try:
-        return operations.replicas(gid, tuple(nodes[b"ADD"]), tuple(nodes[b"REMOVE"]))
+        return checked(Replicas(gid, tuple(nodes[b"ADD"]), tuple(nodes[b"REMOVE"])))
     except ProtocolError as error:
         raise _usage("REPLICAS", str(error).removeprefix("replicas: ")) from error
 

@@ -1,30 +1,12 @@
 """The change between two versions of the config table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
-import orjson
-
-from eraft import limits
 from eraft.errors import InvariantViolation, ProtocolError
 from eraft.metaserver import schema
-from eraft.metaserver.parts import (
-    FIELDS,
-    UNOWNED,
-    BucketRange,
-    Group,
-    Reader,
-    group_json,
-    node_json,
-    read_group,
-    read_map,
-    read_next_replica_id,
-    read_node,
-    read_ranges,
-    read_removed,
-    runs,
-)
+from eraft.metaserver.parts import UNOWNED, BucketRange, Form, Group, read_form, runs
 from eraft.metaserver.table import ConfigTable, check
 from eraft.types import NodeAddress
 
@@ -32,21 +14,13 @@ _V = TypeVar("_V")
 
 
 @dataclass(slots=True, frozen=True)
-class Diff:
+class Diff(Form[Group | None, NodeAddress | None]):
     """What makes `version` of the table out of the version before.
 
     Of nodes and groups only the changed ones are named, None for one that is
     gone; of buckets only the changed ranges, UNOWNED for those that lost
     their owner; of the removed nodes only the new ones.
     """
-
-    version: int
-    opened: bool
-    next_replica_id: int
-    buckets: tuple[BucketRange, ...] = ()
-    groups: Mapping[int, Group | None] = field(default_factory=dict)
-    nodes: Mapping[int, NodeAddress | None] = field(default_factory=dict)
-    removed_nodes: tuple[int, ...] = ()
 
     @staticmethod
     def between(old: ConfigTable, new: ConfigTable) -> "Diff":
@@ -83,41 +57,10 @@ class Diff:
         check(changed)
         return changed
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return {
-            "version": self.version,
-            "opened": self.opened,
-            "next_replica_id": self.next_replica_id,
-            "nodes": {
-                str(key): node and node_json(node) for key, node in sorted(self.nodes.items())
-            },
-            "groups": {
-                str(key): group and group_json(group) for key, group in sorted(self.groups.items())
-            },
-            "buckets": [list(item) for item in self.buckets],
-            "removed_nodes": list(self.removed_nodes),
-        }
-
-    def to_json(self) -> bytes:
-        """`to_dict` as bytes."""
-        return orjson.dumps(self.to_dict())
-
     @staticmethod
     def from_dict(value: object) -> "Diff":
         """The difference of a parsed JSON form; ProtocolError says what is wrong and where."""
-        found = schema.record(value, "difference", FIELDS)
-        return Diff(
-            version=schema.integer(found["version"], "difference: version", 1, schema.U63),
-            opened=schema.boolean(found["opened"], "difference: opened"),
-            next_replica_id=read_next_replica_id(found["next_replica_id"]),
-            buckets=read_ranges(found["buckets"]),
-            groups=read_map(
-                found["groups"], "groups", limits.TABLE_GROUPS, 0, _or_gone(read_group)
-            ),
-            nodes=read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, _or_gone(read_node)),
-            removed_nodes=read_removed(found["removed_nodes"]),
-        )
+        return Diff(**read_form(value, "difference", least_version=1, gone=True))
 
     @staticmethod
     def from_json(body: bytes | bytearray | memoryview) -> "Diff":
@@ -174,7 +117,3 @@ def _patched(old: Mapping[int, _V], change: Mapping[int, _V | None]) -> Mapping[
         return old
     merged = {**old, **change}
     return {key: value for key, value in sorted(merged.items()) if value is not None}
-
-
-def _or_gone(read: Reader[_V]) -> Reader[_V | None]:
-    return lambda key, value, where: None if value is None else read(key, value, where)

@@ -5,8 +5,9 @@ operation. The request id is chosen by the asker, once per request and not
 per attempt: it makes attempts after the first harmless.
 """
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -84,41 +85,58 @@ Change: TypeAlias = Register | Join | Open | Replicas | Settle | Forget
 Operation: TypeAlias = Change | Query
 
 
+_Reader: TypeAlias = Callable[[object, str], object]
+"""Checks the JSON form of a field, given where it stands."""
+
+
+def _integer(least: int, most: int) -> _Reader:
+    return lambda value, where: schema.integer(value, where, least, most)
+
+
+def _ids(most_ids: int, most: int) -> _Reader:
+    def read(value: object, where: str) -> tuple[int, ...]:
+        ids = schema.sequence(value, where, most_ids)
+        return tuple(schema.integer(item, where, 1, most) for item in ids)
+
+    return read
+
+
+def _version(value: object, where: str) -> int | None:
+    return None if value is None else schema.integer(value, where, 0, schema.U63)
+
+
+_NODES = _ids(limits.GROUP_REPLICAS, schema.U32)
+
+_FORMS: dict[type[Operation], dict[str, _Reader]] = {
+    Register: {
+        "node_id": _integer(1, schema.U32),
+        "store_id": lambda value, where: schema.name(value, where, least=1),
+        "client": schema.address,
+        "peer": schema.address,
+        "admin": schema.address,
+    },
+    Join: {
+        "gid": _integer(1, schema.U32),
+        "nodes": _NODES,
+        "weight": _integer(1, limits.GROUP_WEIGHT),
+    },
+    Open: {},
+    Replicas: {"gid": _integer(0, schema.U32), "add": _NODES, "remove": _NODES},
+    Settle: {
+        "gid": _integer(0, schema.U32),
+        "joined": _ids(limits.GROUP_REPLICAS, schema.U63),
+        "left": _ids(limits.GROUP_LEAVING, schema.U63),
+    },
+    Forget: {"node_id": _integer(1, schema.U32)},
+    Query: {"version": _version},
+}
+_NAMES = {kind.__name__.lower(): kind for kind in _FORMS}
+
+
 def encode(request_id: str, operation: Operation) -> bytes:
     """The JSON form of a request."""
-    form: dict[str, object] = {"request_id": request_id}
-    match operation:
-        case Register():
-            form["op"] = "register"
-            form["node_id"] = operation.node_id
-            form["store_id"] = operation.store_id
-            form["client"] = operation.client
-            form["peer"] = operation.peer
-            form["admin"] = operation.admin
-        case Join():
-            form["op"] = "join"
-            form["gid"] = operation.gid
-            form["nodes"] = list(operation.nodes)
-            form["weight"] = operation.weight
-        case Open():
-            form["op"] = "open"
-        case Replicas():
-            form["op"] = "replicas"
-            form["gid"] = operation.gid
-            form["add"] = list(operation.add)
-            form["remove"] = list(operation.remove)
-        case Settle():
-            form["op"] = "settle"
-            form["gid"] = operation.gid
-            form["joined"] = list(operation.joined)
-            form["left"] = list(operation.left)
-        case Forget():
-            form["op"] = "forget"
-            form["node_id"] = operation.node_id
-        case Query():
-            form["op"] = "query"
-            form["version"] = operation.version
-    return orjson.dumps(form)
+    name = type(operation).__name__.lower()
+    return orjson.dumps({"request_id": request_id, "op": name, **asdict(operation)})
 
 
 def decode(body: bytes | bytearray | memoryview) -> tuple[str, Operation]:
@@ -128,96 +146,34 @@ def decode(body: bytes | bytearray | memoryview) -> tuple[str, Operation]:
     form = schema.mapping(schema.document(body, "request"), "request")
     request_id = schema.name(form.pop("request_id", None), "request: request_id", least=1)
     name = form.pop("op", None)
-    match name:
-        case "register":
-            return request_id, _register(form)
-        case "join":
-            return request_id, _join(form)
-        case "open":
-            schema.record(form, "open", ())
-            return request_id, Open()
-        case "replicas":
-            return request_id, _replicas(form)
-        case "settle":
-            return request_id, _settle(form)
-        case "forget":
-            node_id = schema.record(form, "forget", ("node_id",))["node_id"]
-            return request_id, Forget(schema.integer(node_id, "forget: node_id", 1, schema.U32))
-        case "query":
-            return request_id, _query(form)
-    raise ProtocolError(f"request: unknown op {schema.short(name)}")
+    kind = _NAMES.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ProtocolError(f"request: unknown op {schema.short(name)}")
+    fields = _FORMS[kind]
+    found = schema.record(form, str(name), tuple(fields))
+    values: dict[str, Any] = {
+        field: read(found[field], f"{name}: {field}") for field, read in fields.items()
+    }
+    return request_id, checked(kind(**values))
 
 
-def _register(form: dict[str, object]) -> Register:
-    found = schema.record(form, "register", ("node_id", "store_id", "client", "peer", "admin"))
-    return Register(
-        node_id=schema.integer(found["node_id"], "register: node_id", 1, schema.U32),
-        store_id=schema.name(found["store_id"], "register: store_id", least=1),
-        client=schema.address(found["client"], "register: client"),
-        peer=schema.address(found["peer"], "register: peer"),
-        admin=schema.address(found["admin"], "register: admin"),
-    )
+def checked(operation: Operation) -> Operation:
+    """The operation; ProtocolError if it names no nodes, too many, or one twice."""
+    match operation:
+        case Join():
+            _check_nodes(operation.nodes, "join", least=1)
+        case Replicas():
+            if not operation.add and not operation.remove:
+                raise ProtocolError("replicas: no node to add or to remove")
+            _check_nodes(operation.add, "replicas", least=0)
+            _check_nodes(operation.remove, "replicas", least=0)
+    return operation
 
 
-def _join(form: dict[str, object]) -> Join:
-    found = schema.record(form, "join", ("gid", "nodes", "weight"))
-    return join(
-        gid=schema.integer(found["gid"], "join: gid", 1, schema.U32),
-        nodes=_ids(found["nodes"], "join: nodes", limits.GROUP_REPLICAS, schema.U32),
-        weight=schema.integer(found["weight"], "join: weight", 1, limits.GROUP_WEIGHT),
-    )
-
-
-def join(gid: int, nodes: tuple[int, ...], weight: int) -> Join:
-    """A Join whose nodes are 1 to limits.GROUP_REPLICAS, each once; else ProtocolError."""
-    if not 1 <= len(nodes) <= limits.GROUP_REPLICAS:
-        raise ProtocolError(f"join: {len(nodes)} nodes, must be 1 to {limits.GROUP_REPLICAS}")
-    _once(nodes, "join")
-    return Join(gid, nodes, weight)
-
-
-def _replicas(form: dict[str, object]) -> Replicas:
-    found = schema.record(form, "replicas", ("gid", "add", "remove"))
-    return replicas(
-        gid=schema.integer(found["gid"], "replicas: gid", 0, schema.U32),
-        add=_ids(found["add"], "replicas: add", limits.GROUP_REPLICAS, schema.U32),
-        remove=_ids(found["remove"], "replicas: remove", limits.GROUP_REPLICAS, schema.U32),
-    )
-
-
-def replicas(gid: int, add: tuple[int, ...], remove: tuple[int, ...]) -> Replicas:
-    """A Replicas with something to do, each node once in each list; else ProtocolError."""
-    if not add and not remove:
-        raise ProtocolError("replicas: no node to add or to remove")
-    for nodes in (add, remove):
-        if len(nodes) > limits.GROUP_REPLICAS:
-            raise ProtocolError(f"replicas: {len(nodes)} nodes, at most {limits.GROUP_REPLICAS}")
-        _once(nodes, "replicas")
-    return Replicas(gid, add, remove)
-
-
-def _settle(form: dict[str, object]) -> Settle:
-    found = schema.record(form, "settle", ("gid", "joined", "left"))
-    return Settle(
-        gid=schema.integer(found["gid"], "settle: gid", 0, schema.U32),
-        joined=_ids(found["joined"], "settle: joined", limits.GROUP_REPLICAS, schema.U63),
-        left=_ids(found["left"], "settle: left", limits.GROUP_LEAVING, schema.U63),
-    )
-
-
-def _ids(value: object, where: str, most_ids: int, most: int) -> tuple[int, ...]:
-    ids = schema.sequence(value, where, most_ids)
-    return tuple(schema.integer(item, where, 1, most) for item in ids)
-
-
-def _once(nodes: tuple[int, ...], where: str) -> None:
+def _check_nodes(nodes: tuple[int, ...], where: str, least: int) -> None:
+    most = limits.GROUP_REPLICAS
+    if not least <= len(nodes) <= most:
+        raise ProtocolError(f"{where}: {len(nodes)} nodes, must be {least} to {most}")
     for place, node_id in enumerate(nodes):
         if node_id in nodes[:place]:
             raise ProtocolError(f"{where}: node {node_id} is named twice")
-
-
-def _query(form: dict[str, object]) -> Query:
-    version = schema.record(form, "query", ("version",))["version"]
-    if version is None:
-        return Query()
-    return Query(schema.integer(version, "query: version", 0, schema.U63))

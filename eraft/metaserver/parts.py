@@ -3,10 +3,12 @@
 A reader checks what it reads completely: ProtocolError says what is wrong and where.
 """
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from itertools import groupby
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import orjson
 
 from eraft import limits
 from eraft.errors import ProtocolError
@@ -15,17 +17,6 @@ from eraft.types import BUCKETS, NodeAddress, ReplicaAddress
 
 UNOWNED = 0
 """The gid of a bucket that no group owns: the metaserver's, which never owns any."""
-
-FIELDS = (
-    "version",
-    "opened",
-    "next_replica_id",
-    "nodes",
-    "groups",
-    "buckets",
-    "removed_nodes",
-)
-"""Of the JSON form of tables and differences."""
 
 _V = TypeVar("_V")
 
@@ -83,7 +74,59 @@ class Group:
         return bool(self.joining or self.leaving)
 
 
+_GroupT = TypeVar("_GroupT", bound=Group | None)
+_NodeT = TypeVar("_NodeT", bound=NodeAddress | None)
+
+
+@dataclass(slots=True, frozen=True)
+class Form(Generic[_GroupT, _NodeT]):
+    """The fields of a config table, and of a difference between two, and their JSON form."""
+
+    version: int = 0
+    opened: bool = False
+    next_replica_id: int = 1
+    buckets: tuple[BucketRange, ...] = ()
+    groups: Mapping[int, _GroupT] = field(default_factory=dict)
+    nodes: Mapping[int, _NodeT] = field(default_factory=dict)
+    removed_nodes: tuple[int, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, as META QUERY shows it."""
+        return {
+            "version": self.version,
+            "opened": self.opened,
+            "next_replica_id": self.next_replica_id,
+            "nodes": {str(key): _node_json(node) for key, node in sorted(self.nodes.items())},
+            "groups": {str(key): _group_json(group) for key, group in sorted(self.groups.items())},
+            "buckets": [list(item) for item in self.buckets],
+            "removed_nodes": list(self.removed_nodes),
+        }
+
+    def to_json(self) -> bytes:
+        """`to_dict` as bytes; equal values give equal bytes."""
+        return orjson.dumps(self.to_dict())
+
+
+def read_form(value: object, what: str, least_version: int, gone: bool) -> dict[str, Any]:
+    """The fields of a `Form` from its JSON form. With `gone` a group or node may be null."""
+    found = schema.record(value, what, [it.name for it in fields(Form)])
+    read_group = _or_gone(_read_group) if gone else _read_group
+    read_node = _or_gone(_read_node) if gone else _read_node
+    return {
+        "version": schema.integer(found["version"], f"{what}: version", least_version, schema.U63),
+        "opened": schema.boolean(found["opened"], f"{what}: opened"),
+        "next_replica_id": schema.integer(
+            found["next_replica_id"], "next_replica_id", 1, schema.U63
+        ),
+        "buckets": _read_ranges(found["buckets"]),
+        "groups": _read_map(found["groups"], "groups", limits.TABLE_GROUPS, 0, read_group),
+        "nodes": _read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, read_node),
+        "removed_nodes": _read_removed(found["removed_nodes"]),
+    }
+
+
 def runs(owners: Iterable[int]) -> Iterable[BucketRange]:
+    """The ranges of buckets with one owner, given that of each bucket."""
     start = 0
     for gid, run in groupby(owners):
         end = start + sum(1 for _ in run)
@@ -91,7 +134,9 @@ def runs(owners: Iterable[int]) -> Iterable[BucketRange]:
         start = end
 
 
-def node_json(node: NodeAddress) -> dict[str, str]:
+def _node_json(node: NodeAddress | None) -> dict[str, str] | None:
+    if node is None:
+        return None
     return {
         "store_id": node.store_id,
         "client": node.client,
@@ -100,7 +145,9 @@ def node_json(node: NodeAddress) -> dict[str, str]:
     }
 
 
-def group_json(group: Group) -> dict[str, Any]:
+def _group_json(group: Group | None) -> dict[str, Any] | None:
+    if group is None:
+        return None
     return {
         "weight": group.weight,
         "replicas": [_replica_json(replica) for replica in group.replicas],
@@ -118,11 +165,11 @@ def _replica_json(replica: ReplicaAddress) -> dict[str, Any]:
     }
 
 
-Reader: TypeAlias = Callable[[int, object, str], _V]
+_Reader: TypeAlias = Callable[[int, object, str], _V]
 """Makes a value of its id, its JSON form and where that stands."""
 
 
-def read_map(value: object, name: str, most: int, least: int, read: Reader[_V]) -> dict[int, _V]:
+def _read_map(value: object, name: str, most: int, least: int, read: _Reader[_V]) -> dict[int, _V]:
     """An object whose field names are ids of at least `least`."""
     entries = schema.mapping(value, name)
     if len(entries) > most:
@@ -134,7 +181,11 @@ def read_map(value: object, name: str, most: int, least: int, read: Reader[_V]) 
     return found
 
 
-def read_node(node_id: int, value: object, where: str) -> NodeAddress:
+def _or_gone(read: _Reader[_V]) -> _Reader[_V | None]:
+    return lambda key, value, where: None if value is None else read(key, value, where)
+
+
+def _read_node(node_id: int, value: object, where: str) -> NodeAddress:
     found = schema.record(value, where, ("store_id", "client", "peer", "admin"))
     return NodeAddress(
         node_id=node_id,
@@ -145,7 +196,7 @@ def read_node(node_id: int, value: object, where: str) -> NodeAddress:
     )
 
 
-def read_group(_gid: int, value: object, where: str) -> Group:
+def _read_group(_gid: int, value: object, where: str) -> Group:
     found = schema.record(value, where, ("weight", "replicas", "founders", "joining", "leaving"))
     replicas = _read_replicas(found["replicas"], f"{where}: replicas", limits.GROUP_REPLICAS)
     if not replicas:
@@ -177,7 +228,7 @@ def _read_replica(value: object, where: str) -> ReplicaAddress:
     )
 
 
-def read_removed(value: object) -> tuple[int, ...]:
+def _read_removed(value: object) -> tuple[int, ...]:
     found: list[int] = []
     for item in schema.sequence(value, "removed_nodes", limits.TABLE_REMOVED_NODES):
         least = found[-1] + 1 if found else 1
@@ -185,11 +236,7 @@ def read_removed(value: object) -> tuple[int, ...]:
     return tuple(found)
 
 
-def read_next_replica_id(value: object) -> int:
-    return schema.integer(value, "next_replica_id", 1, schema.U63)
-
-
-def read_ranges(value: object) -> tuple[BucketRange, ...]:
+def _read_ranges(value: object) -> tuple[BucketRange, ...]:
     """Ranges in order, apart, and merged where two neighbours are of one group."""
     found: list[BucketRange] = []
     for item in schema.sequence(value, "buckets", BUCKETS):

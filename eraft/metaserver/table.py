@@ -6,35 +6,18 @@ completely: whatever `from_json` returns keeps the rules that `check` states.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-import orjson
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from eraft import limits
 from eraft.errors import ProtocolError
 from eraft.metaserver import schema
-from eraft.metaserver.parts import (
-    FIELDS,
-    UNOWNED,
-    BucketRange,
-    Group,
-    group_json,
-    node_json,
-    read_group,
-    read_map,
-    read_next_replica_id,
-    read_node,
-    read_ranges,
-    read_removed,
-    runs,
-)
+from eraft.metaserver.parts import UNOWNED, BucketRange, Form, Group, read_form, runs
 from eraft.types import BUCKETS, METASERVER_GID, NodeAddress, ReplicaAddress
 
 
 @dataclass(slots=True, frozen=True)
-class ConfigTable:
+class ConfigTable(Form[Group, NodeAddress]):
     """One version of the config table.
 
     `buckets` holds the owned ranges only, sorted, neighbours of one group
@@ -43,14 +26,6 @@ class ConfigTable:
     cluster. Nor is the id of a node that was removed: `removed_nodes`, sorted.
     `groups` and `nodes` must not be changed.
     """
-
-    version: int = 0
-    opened: bool = False
-    next_replica_id: int = 1
-    buckets: tuple[BucketRange, ...] = ()
-    groups: Mapping[int, Group] = field(default_factory=dict)
-    nodes: Mapping[int, NodeAddress] = field(default_factory=dict)
-    removed_nodes: tuple[int, ...] = ()
 
     def owner(self, bucket: int) -> int:
         """The gid of the group that is to own `bucket`, or UNOWNED."""
@@ -100,35 +75,10 @@ class ConfigTable:
             found[start : end + 1] = [gid] * (end - start + 1)
         return found
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form, as META QUERY shows it."""
-        return {
-            "version": self.version,
-            "opened": self.opened,
-            "next_replica_id": self.next_replica_id,
-            "nodes": {str(key): node_json(node) for key, node in sorted(self.nodes.items())},
-            "groups": {str(key): group_json(group) for key, group in sorted(self.groups.items())},
-            "buckets": [list(item) for item in self.buckets],
-            "removed_nodes": list(self.removed_nodes),
-        }
-
-    def to_json(self) -> bytes:
-        """`to_dict` as bytes; equal tables give equal bytes."""
-        return orjson.dumps(self.to_dict())
-
     @staticmethod
     def from_dict(value: object) -> "ConfigTable":
         """The table of a parsed JSON form; ProtocolError says what is wrong and where."""
-        found = schema.record(value, "config table", FIELDS)
-        table = ConfigTable(
-            version=schema.integer(found["version"], "config table: version", 0, schema.U63),
-            opened=schema.boolean(found["opened"], "config table: opened"),
-            next_replica_id=read_next_replica_id(found["next_replica_id"]),
-            buckets=read_ranges(found["buckets"]),
-            groups=read_map(found["groups"], "groups", limits.TABLE_GROUPS, 0, read_group),
-            nodes=read_map(found["nodes"], "nodes", limits.TABLE_NODES, 1, read_node),
-            removed_nodes=read_removed(found["removed_nodes"]),
-        )
+        table = ConfigTable(**read_form(value, "config table", least_version=0, gone=False))
         check(table)
         return table
 

@@ -49,7 +49,7 @@ def test_commands(line: str, operation: Operation) -> None:
         ("REPLICAS 1 ADD", "no node to add or to remove"),
         ("REPLICAS 1 4", "ADD or REMOVE comes before '4'"),
         ("REPLICAS 1 ADD 4 4", "node 4 is named twice"),
-        ("REPLICAS 1 ADD 1 2 3 4 5 6 7 8", "8 nodes, at most 7"),
+        ("REPLICAS 1 ADD 1 2 3 4 5 6 7 8", "8 nodes, must be 0 to 7"),
         ("REPLICAS x ADD 1", "gid: must be a whole number, not 'x'"),
         ("REPLICAS 1 ADD 0", "node id: must be from 1"),
         ("FORGET", "META FORGET: needs a node id"),

@@ -61,6 +61,8 @@ class Checks:
         self._seen: dict[tuple[int, int, int], tuple[int, int, Role, int]] = {}
         self._confs: dict[tuple[int, int, int], tuple[ConfState, ConfState]] = {}
         """The configuration before the last turn and after it."""
+        self._watched: dict[tuple[int, int], Replica] = {}
+        """By node and group: whose steps are checked."""
         self._wiped: set[int] = set()
         self.commits = CommitChecks(self)
         self._flow = FlowChecks()
@@ -172,6 +174,7 @@ class Checks:
         node.send = watched_send  # type: ignore[method-assign]
 
     def _watch(self, node_id: int, replica: Replica) -> None:
+        self._watched[node_id, replica.gid] = replica
         self._elections.watch(node_id, replica)
         self._reads.watch(node_id, replica)
 
@@ -338,7 +341,7 @@ class Checks:
                 self._seen[key] = now
                 if before is None:
                     before = (0, raft.log.base_index, Role.FOLLOWER, 0)
-                    if "step" not in vars(replica):
+                    if self._watched.get((node_id, gid)) is not replica:
                         self._watch(node_id, replica)
                 self._changed(node_id, replica, before, now)
             self._flow.turned(node_id, replica)
