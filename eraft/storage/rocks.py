@@ -76,53 +76,35 @@ class RocksScan:
         rows = self._rows
         if rows is None:
             raise StopIteration
-        if not rows.valid():
-            self._rows = None
-            try:
-                rows.status()
-            except Exception as error:
-                raise StorageError(f"{self._path}: cannot scan: {error}") from error
-            raise StopIteration
-        row = rows.key(), rows.value()
-        rows.next()
-        return row
+        try:
+            if rows.valid():
+                row = rows.key(), rows.value()
+                rows.next()
+                return row
+            rows.status()
+        except Exception as error:
+            raise StorageError(f"{self._path}: cannot scan: {error}") from error
+        self._exhausted()
+        raise StopIteration
+
+    def _exhausted(self) -> None:
+        self.close()
 
     def close(self) -> None:
-        """Release what the scan pins; it is exhausted afterwards."""
+        """Release what is pinned; nothing follows afterwards."""
         self._rows = None
 
 
-class RocksSnapshot:
-    """The rows of a range as they were when this was taken, to be read from any place.
+class RocksSnapshot(RocksScan):
+    """A scan that goes on from any place, also from its end, until it is closed.
 
-    It is an iterator of the database, which sees one moment for as long as it
-    lives (those of rocksdict's own snapshots do not), and pins its files.
+    An iterator of the database sees one moment for as long as it lives (those of
+    rocksdict's own snapshots do not).
     """
 
     def __init__(self, rows: RdictIter, options: ReadOptions, start: bytes, path: str) -> None:
-        self._rows: RdictIter | None = rows
-        self._options = options  # rocksdict's iterator borrows the bound in it
+        super().__init__(rows, options, path)
         self._start = start
-        self._path = path
-
-    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        return self
-
-    def __next__(self) -> tuple[bytes, bytes]:
-        rows = self._rows
-        if rows is None:
-            raise StopIteration
-        try:
-            if not rows.valid():
-                rows.status()
-                raise StopIteration
-            row = rows.key(), rows.value()
-            rows.next()
-        except StopIteration:
-            raise
-        except Exception as error:
-            raise StorageError(f"{self._path}: cannot scan: {error}") from error
-        return row
 
     def seek(self, key: bytes) -> None:
         """Go on with the first row at or behind the key."""
@@ -130,9 +112,8 @@ class RocksSnapshot:
             raise StorageError(f"{self._path}: the snapshot is closed")
         self._rows.seek(max(key, self._start))
 
-    def close(self) -> None:
-        """Let RocksDB forget that moment; nothing follows afterwards."""
-        self._rows = None
+    def _exhausted(self) -> None:
+        """It stays: it may be asked for another place."""
 
 
 class RocksStore:
@@ -156,7 +137,7 @@ class RocksStore:
         """
         self.path = path
         self.stalls = 0
-        self._scans: weakref.WeakSet[RocksScan | RocksSnapshot] = weakref.WeakSet()
+        self._scans: weakref.WeakSet[RocksScan] = weakref.WeakSet()
         self._blocks = Cache(BLOCK_CACHE_BYTES)
         self._cache = RowCache()
         try:
