@@ -189,6 +189,8 @@ class Server:
 
     async def _shut_down(self, clean: bool) -> None:
         # The log writer cannot be interrupted, and whoever ends the process must not wait for ever.
+        # What is to be written after that is as much as there is, and a slow disk may do it: only
+        # a node that has failed is not given the time. To kill it meanwhile would lose nothing.
         watchdog = threading.Timer(limits.SHUT_DOWN_S, _give_up)
         watchdog.daemon = True
         watchdog.start()
@@ -202,6 +204,7 @@ class Server:
         await self._loop.run_in_executor(None, self._writer.close)
         try:
             if clean:
+                watchdog.cancel()
                 self.node.write_all_behind()
                 await self._loop.run_in_executor(self._flusher, self.store.flush)
             self._flusher.shutdown()

@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +24,13 @@ from tests.cluster.damage import bad_syncs, durable_byte, flipped, tear, used_by
 from tests.cluster.nodes import Cluster, Node, Wire, command, segments
 
 MIB = limits.MIB
+SHUT_DOWN_S = 0.5
+IMPATIENT = (
+    *(sys.executable, "-P", "-c"),
+    f"import sys; from eraft import limits; limits.SHUT_DOWN_S = {SHUT_DOWN_S};"
+    "from eraft.cli.main import main; sys.exit(main(sys.argv[sys.argv.index('serve') :]))",
+)
+"""Runs `eraft serve` with little patience for disks that do not answer."""
 
 
 def follower(cluster: Cluster) -> str:
@@ -340,6 +349,22 @@ def test_a_sync_that_never_comes_back_does_not_keep_the_process(
     node.start()
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(10) == 0
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="strace makes the disk slow")
+def test_a_slow_disk_is_given_the_time_to_write_the_state(make_node: Callable[..., Node]) -> None:
+    """What bounds a stop is for disks that do not answer; it is shorter here than one sync."""
+    node = make_node().format().start(IMPATIENT)
+    node.open()
+    assert node.process is not None
+    with Wire(node.client) as wire:
+        wire.ask("SET", "a", "1")
+    with bad_syncs(node.process.pid, f"delay_enter={int(2e6 * SHUT_DOWN_S)}"):
+        wait_until(lambda: traced(node.process), "it is traced")
+        began_s = time.monotonic()
+        assert node.stop(signal.SIGTERM) == 0
+    assert time.monotonic() - began_s > 2 * SHUT_DOWN_S
+    assert "stopped" in node.text()
 
 
 def traced(process: subprocess.Popen[bytes] | None) -> bool:
