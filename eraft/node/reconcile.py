@@ -48,9 +48,10 @@ class Situation:
 
 @dataclass(slots=True, frozen=True)
 class Step:
-    """What to do next: changes of the members, or a transfer of leadership, or to wait.
+    """What to do next: changes of the members, or to wait.
 
-    Only the report to the metaserver is left if `what` is empty.
+    A leader that is to leave tries first to let another replica lead. Only
+    the report to the metaserver is left if `what` is empty.
     """
 
     what: str
@@ -132,14 +133,15 @@ def _change_voters(now: Situation, target: set[int]) -> Step:
             f" {_ids(target)} it would have then, {_ids(reached) or 'none'} can be reached and"
             f" {needed} are needed"
         )
-    stay = target & {*conf.voters} & now.reachable
-    if now.leader_id not in target and stay:
-        successor = max(sorted(stay), key=lambda it: now.matched.get(it, 0))
-        return Step(f"hands over to replica {successor}, because it leaves", (), successor)
     joining = sorted(target - {*conf.voters})
     leaving = sorted({*conf.voters} - target)
     changes = [Change(ChangeKind.ADD_VOTER, it) for it in joining]
     changes += [Change(ChangeKind.REMOVE, it) for it in leaving]
+    stay = target & {*conf.voters} & now.reachable
+    if now.leader_id not in target and stay:
+        successor = max(sorted(stay), key=lambda it: now.matched.get(it, 0))
+        what = f"hands over to replica {successor}, because it leaves"
+        return Step(what, tuple(changes), successor)
     parts = [f"makes replica {_ids(joining)} a voter"] if joining else []
     parts += [f"removes replica {_ids(leaving)}"] if leaving else []
     return Step(" and ".join(parts), tuple(changes))

@@ -98,7 +98,8 @@ def test_no_step_loses_the_quorum() -> None:
 def test_a_leader_hands_over_before_it_removes_itself() -> None:
     conf = voters(1, 2, 3, learners=(4,))
     found = step(REPLACE, conf, leader_id=3, behind={2: 5})
-    assert (found.transfer_to, found.changes) == (1, ())
+    itself = (Change(ADD_VOTER, 4), Change(REMOVE, 3))
+    assert (found.transfer_to, found.changes) == (1, itself)
     moved = group(4, joining=(4,), leaving=(3,))
     assert step(moved, voters(3, learners=(4,)), leader_id=3).changes == (
         Change(ADD_VOTER, 4),

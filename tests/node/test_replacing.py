@@ -156,6 +156,22 @@ def test_a_living_leader_hands_over_and_leaves() -> None:
     writer.check()
 
 
+def test_a_leader_that_nobody_succeeds_removes_itself() -> None:
+    world, writer = spare()
+    leader = world.leader(1)
+    conf = world.nodes[leader].replicas[1].raft.conf
+    others = {1, 2, 3} - {leader}
+    for it in others:
+        world.nodes[it].leads.leaving = True  # nobody there stands for election
+    change(world, other(world, 1), 1, "ADD", "4", "REMOVE", str(leader))
+    raft = world.nodes[min(others)].replicas[1].raft
+    until(world, writer, lambda: not {*conf.voters} <= {*raft.conf.members})
+    for it in others:
+        world.nodes[it].leads.leaving = False
+    until(world, writer, lambda: settled(world, 1, *others, 4))
+    writer.check()
+
+
 def test_a_group_grows_and_shrinks() -> None:
     world, writer = spare()
     change(world, 1, 1, "ADD", "4", "5")
