@@ -30,6 +30,7 @@ from tests.sim.known import (
     DurableGroup,
     History,
     Violation,
+    entries_of,
     parse_entries,
     recovered,
 )
@@ -63,7 +64,8 @@ class Checks:
         """The configuration before the last turn and after it."""
         self._watched: dict[tuple[int, int], Replica] = {}
         """By node and group: whose steps are checked."""
-        self._wiped: set[int] = set()
+        self._stores: dict[int, str] = {}
+        """Of each node the first one that a config table had."""
         self.commits = CommitChecks(self)
         self._flow = FlowChecks()
         self._elections = ElectionChecks(self)
@@ -73,13 +75,17 @@ class Checks:
 
     def formatted(self, node_id: int) -> None:
         """The node has an empty disk."""
-        if self.disks.pop(node_id, None) is not None:
-            self._wiped.add(node_id)
+        self.disks.pop(node_id, None)
 
     def greeted(self, a: int, b: int) -> None:
-        """Two nodes have accepted each other."""
-        if (a in self._wiped) != (b in self._wiped):
-            raise Violation(f"wiped node: nodes {a} and {b} do not mind that one has another disk")
+        """Two nodes have accepted each other: none whose disk is not the one that is known."""
+        for one, other in ((a, b), (b, a)):
+            known = self._world.nodes[other].table.nodes.get(one)
+            if known is None or not known.store_id:
+                continue  # it cannot know better
+            first = self._stores.setdefault(one, known.store_id)
+            if self._world.disks[one].identity.store_id != first:
+                raise Violation(f"wiped node: node {other} does not mind that {one} has a new disk")
 
     def opened(self, node_id: int, log: WriteAheadLog | None, corrupt: str) -> None:
         """A node recovers: it must find exactly what was durable, or say that it does not.
@@ -101,9 +107,21 @@ class Checks:
             self._compare(node_id, log)
         else:
             self.disks[node_id] = {gid: recovered(log, gid) for gid in log.groups}
+            for gid in log.groups:
+                self._learn(gid, log)
             self._positions[node_id] = log.position
         self._under_way[node_id] = deque()
         self._tail(node_id, log)
+
+    def _learn(self, gid: int, log: WriteAheadLog) -> None:
+        """What was durable before the beginning counts, too."""
+        known = self.group(gid).entries
+        before = log.groups[gid].base_term
+        for index, (term, kind, payload) in enumerate(
+            entries_of(log, gid), log.groups[gid].base_index + 1
+        ):
+            known[index, term] = (before, kind, payload)
+            before = term
 
     def _tail(self, node_id: int, log: WriteAheadLog) -> None:
         """Nothing behind the last record can ever count again."""
@@ -423,7 +441,8 @@ class Checks:
             raise Violation(f"switch: {where} has applied {replica.applied} on top of a snapshot")
         if store.unflushed(replica.rows.generation.to_bytes(4, "big")):
             raise Violation(f"switch: {where} uses a snapshot that is not durable")
-        if applied_before and store.get(layout.applied_key(disk.generation)) is None:
+        counts = applied_before and disk.last_index  # else there was nothing yet
+        if counts and store.get(layout.applied_key(disk.generation)) is None:
             raise Violation(f"switch: {where} has deleted what a crash would lead back to")
 
     def _leads(self, node_id: int, replica: Replica, group: History) -> None:

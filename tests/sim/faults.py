@@ -9,6 +9,7 @@ from eraft.storage.memory_files import SECTOR_BYTES
 from eraft.storage.segments import HEADER_BYTES
 from tests.sim.checks import DocumentedLoss
 from tests.sim.dice import Dice
+from tests.sim.disk import FaultyStore
 from tests.sim.politics import Politics
 from tests.sim.world import World
 
@@ -34,6 +35,7 @@ class Nemesis:
         self.given_up: set[int] = set()
         """Nodes that stay down."""
         self._most_victims = (len(world.ids) - 1) // 2
+        self._ways = [self._wipe, self._flip, self._misdirect]
         self._over = False
         politics = Politics(world, dice)
         kinds: list[Callable[[], None]] = [
@@ -87,9 +89,28 @@ class Nemesis:
         self._greeting_us = dice.choice((0, 2_000, 50_000))
         if politics.reconfigure in self.kinds and self.destroy in self.kinds:
             self.kinds.remove(self.destroy)  # a minority of what are voters just then
+        if self.destroy in self.kinds:
+            self._keep_voters()
         self.gap_us = dice.choice((500_000, 1_500_000, 3_000_000))
         self.longest_us = dice.choice((1_000_000, 4_000_000, 8_000_000))
         world.on_failure = self._failed
+
+    def destroys(self, often: bool) -> None:
+        """Disks are destroyed, again and again as somebody replaces the nodes."""
+        self.kinds = [it for it in self.kinds if it.__name__ not in ("reconfigure", "destroy")]
+        self.kinds += [self.destroy] * (1 + often * len(self.kinds) // 4)
+        self._ways.append(self._lose_state)
+        self._keep_voters()
+
+    def _keep_voters(self) -> None:
+        """What is a minority of the nodes is one of the voters, too."""
+        self._greetings = [it for it in self._greetings if it.__name__ != "change_early"]
+
+    def retire(self, node_id: int) -> None:
+        """A node is out of the cluster for good."""
+        self.world.ids.remove(node_id)
+        self.given_up.add(node_id)
+        self.victims.discard(node_id)
 
     def strike(self) -> int:
         """Something goes wrong; how long until the next time."""
@@ -285,7 +306,7 @@ class Nemesis:
             self._for_a_while(self._restart, node_id)
 
     def _failed(self, node_id: int, error: StorageError) -> None:
-        if self._over and node_id not in self.victims:
+        if self._over and node_id not in self.world.checks.destroyed:
             raise AssertionError(f"progress: a good disk fails on node {node_id}: {error}")
         self._for_a_while(self._restart, node_id)
 
@@ -418,7 +439,7 @@ class Nemesis:
             return
         self.victims.add(node_id)
         self.world.checks.destroyed.add(node_id)
-        how: Callable[[int], None] = self.dice.choice((self._wipe, self._flip, self._misdirect))
+        how: Callable[[int], None] = self.dice.choice(self._ways)
         how(node_id)
 
     def _wipe(self, node_id: int) -> None:
@@ -429,12 +450,21 @@ class Nemesis:
         self.world.format(node_id, f"{node_id + 1000:032x}")
         self._for_a_while(self._restart, node_id)
 
+    def _lose_state(self, node_id: int) -> None:
+        """The state store is empty, the log is not: it may be too short to begin from nothing."""
+        if node_id in self.world.nodes:
+            self.world.crash(node_id)
+        self._tell(f"the state store of node {node_id} is lost")
+        self.world.disks[node_id].store = FaultyStore()
+        self._for_a_while(self._restart, node_id)
+
     def _flip(self, node_id: int) -> None:
         """A bit of the log rots; maybe of its last record."""
         if node_id in self.world.nodes:
             self.world.crash(node_id)
         files = self.world.disks[node_id].files
         files.failing_reads = False
+        files.failing_syncs = 0
         name = self.dice.choice([it for it in files.names() if it.endswith(".log")])
         file = files.open(name)
         used = len(file.pread(file.size(), 0).rstrip(b"\0"))

@@ -82,14 +82,21 @@ class History:
     """Of whoever had applied just so much first."""
 
 
+def entries_of(log: WriteAheadLog, gid: int) -> list[tuple[int, int, bytes]]:
+    """Term, kind and payload of each entry that a log has of a group."""
+    group = log.groups[gid]
+    found: list[tuple[int, int, bytes]] = []
+    while group.base_index + len(found) < group.last_index:
+        first = group.base_index + len(found) + 1
+        blob, _ = log.read(gid, first, group.last_index, 1 << 30)
+        found += parse_entries(blob)
+    return found
+
+
 def recovered(log: WriteAheadLog, gid: int) -> DurableGroup:
     """What a log that was opened has of a group."""
     group = log.groups[gid]
-    terms: list[int] = []
-    while group.base_index + len(terms) < group.last_index:
-        first = group.base_index + len(terms) + 1
-        blob, _ = log.read(gid, first, group.last_index, 1 << 30)
-        terms += [term for term, _, _ in parse_entries(blob)]
+    terms = [term for term, _, _ in entries_of(log, gid)]
     base, state = (group.base_index, group.base_term), group.state
     return DurableGroup(group.hard_state, *base, terms, state.generation, state.replica_id)
 

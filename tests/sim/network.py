@@ -124,6 +124,14 @@ class Network:
                     delay_us = world.dice.within(world.conditions.dial_us)
                     world.later(delay_us, sender, self._dialled, link)
 
+    def hang_up(self, sender: int) -> None:
+        """The node has no connections any more to those that are out of its config table."""
+        nodes = self._world.nodes[sender].table.nodes
+        for link in self.links.values():
+            if link.sender == sender and link.up and link.to not in nodes:
+                link.up = False
+                link.epoch += 1
+
     def dial_all(self) -> None:
         """Something has changed that may let connections come about."""
         for sender in list(self._world.nodes):

@@ -93,7 +93,9 @@ class Politics:
     def hand_over_early(self, node_id: int, gid: int) -> None:
         """So does one that has just begun to lead."""
         if node_id not in self.world.paused:
-            self._hand_over(node_id, self.world.nodes[node_id].replicas[gid])
+            replica = self.world.nodes[node_id].replicas.get(gid)
+            if replica is not None:
+                self._hand_over(node_id, replica)
 
     def _hand_over(self, node_id: int, replica: Replica) -> None:
         heir = self.dice.choice(replica.raft.conf.members)
@@ -125,7 +127,9 @@ class Politics:
 
     def _stand_unready(self, node_id: int, gid: int, tries: int) -> None:
         """A node stands for election just when a change is committed that it has not applied."""
-        replica = self.world.nodes[node_id].replicas[gid]
+        replica = self.world.nodes[node_id].replicas.get(gid)
+        if replica is None:
+            return
         raft = replica.raft
         if change_ahead(raft) and node_id not in self.world.paused:
             with self.world.acting(node_id) as node:
@@ -137,9 +141,9 @@ class Politics:
 
     def change_early(self, node_id: int, gid: int) -> None:
         """The members are to change before the new leader has committed anything."""
-        if node_id in self.world.paused:
+        replica = self.world.nodes[node_id].replicas.get(gid)
+        if node_id in self.world.paused or replica is None:
             return
-        replica = self.world.nodes[node_id].replicas[gid]
         change = self._change(replica)
         if change.changes:
             with self.world.acting(node_id) as node, suppress(EraftError):
@@ -151,7 +155,9 @@ class Politics:
         """Somebody reads from the new leader before it has committed anything."""
         if node_id not in self.world.paused:
             with self.world.acting(node_id) as node:
-                node.replicas[gid].read(Glance(node.now_s + ANSWER_DEADLINE_S))
+                replica = node.replicas.get(gid)
+                if replica is not None:
+                    replica.read(Glance(node.now_s + ANSWER_DEADLINE_S))
 
     def _change(self, replica: Replica) -> ConfChange:
         """Other voters; nothing if that cannot be just now."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from eraft._impl import batch, hashing
+from eraft.metaserver.table import ConfigTable
 from eraft.node.replica import Replica
 from eraft.storage import rows as layout
 from eraft.storage.items import decode_conf, encode_conf
@@ -16,6 +17,7 @@ from tests.sim.conditions import Conditions
 from tests.sim.dice import Dice
 from tests.sim.faults import Nemesis
 from tests.sim.opening import histories_of, opened, reopened
+from tests.sim.operator import Operator
 from tests.sim.world import TICK_US, World
 
 CALM_TICKS = 400
@@ -25,6 +27,9 @@ OPENED_LIVE = 20
 """One seed in so many opens its cluster itself."""
 DIVERGES = 5
 """In one seed of so many the state of a replica changes behind its back."""
+REPLACES = 4
+"""In one seed of so many nodes are replaced."""
+REPLACE_TICKS = 1200
 OPERATIONS_LEAST = 200
 STRIKES_LEAST = 5
 
@@ -110,6 +115,9 @@ class Simulation:
         self._think_us = self.dice.choice((150_000, 300_000))
         self._pipelines = self.dice.choice(((1,), (1, 1, 2, 3, 6)))
         self._over = False
+        self.operator: Operator | None = None
+        if seed % REPLACES == 2:
+            self.operator = Operator(self.world, self.nemesis, Dice(seed + (1 << 40)))
 
     def _open(self, conditions: Conditions) -> World:
         """A cluster that is open; mostly one that was opened before, as that takes time."""
@@ -134,6 +142,9 @@ class Simulation:
         self._reckon()
         if not self.nemesis.victims and self.seed % DIVERGES == 0:
             self._diverge()
+            if self.operator is not None:
+                self._replace(self.operator)
+                self._reckon()
         return Outcome(
             self.seed,
             world.digest,
@@ -199,13 +210,21 @@ class Simulation:
         conditions = world.conditions
         conditions.drop = conditions.duplicate = conditions.late = conditions.spike_chance = 0.0
         conditions.flush_us = CALM_FLUSH_US
+        if self.operator is not None:
+            self.operator.finish()
         self.nemesis.repair()
+        if self.operator is not None:
+            self._replace(self.operator)
         self._until(self._settled, "all groups are led and all clients are answered")
         self._until(self._has_room, "all nodes know that their disks have room")
         for script in self.scripts[:2]:
             for key in self.histories.of_key:
                 name = "INCR" if key in self.histories.numbers else "SET"
                 self._until_executed(script, [("GETRANGE", key), (name, key), ("GET", key)])
+
+    def _replace(self, operator: Operator) -> None:
+        what = "all that has lost something is replaced"
+        self._until(lambda: operator.idle, what, REPLACE_TICKS)
 
     def _has_room(self) -> bool:
         """Nodes look once a second."""
@@ -249,7 +268,7 @@ class Simulation:
         for gid in range(self.profile.groups + 1):
             what = "all replicas have applied the same"
             self._until(lambda it=gid: self._caught_up(it), what)
-            first, *others = self.nemesis.good()
+            first, *others = self._homes(gid)
             rows = rows_of(world.nodes[first].replicas[gid])
             for node_id in others:
                 found = rows_of(world.nodes[node_id].replicas[gid])
@@ -258,7 +277,17 @@ class Simulation:
                     raise Violation(
                         f"equal replicas: group {gid} on nodes {first} and {node_id}: {differing}"
                     )
+        self._until(self._as_wanted, "nodes have the replicas that the config table wants there")
         self._until(lambda: not self._left_over(), "state that was replaced is deleted")
+
+    def _as_wanted(self) -> bool:
+        table = self._table()
+        for node in map(self.world.nodes.__getitem__, self.nemesis.good()):
+            wanted = table.hosted(node.identity.node_id, node.identity.store_id)
+            found = {gid: replica.replica_id for gid, replica in node.replicas.items()}
+            if found != {gid: replica.replica_id for gid, replica in wanted}:
+                return False
+        return not any(group.changing for group in table.groups.values())
 
     def _left_over(self) -> bool:
         """Whether a store has state that no replica needs, as of snapshots that were replaced."""
@@ -273,8 +302,8 @@ class Simulation:
         """The replica whose state is another one is quarantined, and only that."""
         world = self.world
         key = self.histories.texts[0]
-        gid = world.nodes[1].table.owners()[hashing.bucket_of(key)]
-        replicas = {it: world.nodes[it].replicas[gid] for it in world.ids}
+        gid = self._table().owners()[hashing.bucket_of(key)]
+        replicas = {it: world.nodes[it].replicas[gid] for it in self._homes(gid)}
         voters = {*replicas[world.leader(gid)].raft.conf.voters}
         node_id = self.dice.choice(
             [
@@ -290,10 +319,23 @@ class Simulation:
         self._until_executed(self.scripts[0], [("APPEND", key)])
         what = f"node {node_id} quarantines a state that is not that of the others"
         self._until(lambda: gid in world.nodes[node_id].quarantines, what)
+        self.nemesis.victims.add(node_id)
 
     def _caught_up(self, gid: int) -> bool:
         nodes = self.world.nodes
-        return len({nodes[it].replicas[gid].applied for it in self.nemesis.good()}) == 1
+        homes = [nodes[it] for it in self._homes(gid)]
+        if not all(gid in node.replicas for node in homes):
+            return False
+        return len({node.replicas[gid].applied for node in homes}) == 1
+
+    def _homes(self, gid: int) -> list[int]:
+        """The nodes whose replicas of a group have to be right."""
+        good = self.nemesis.good()
+        return [it for it in self._table().groups[gid].node_ids if it in good]
+
+    def _table(self) -> ConfigTable:
+        """The newest version of the config table."""
+        return max((node.table for node in self.world.nodes.values()), key=lambda it: it.version)
 
 
 def rows_of(replica: Replica) -> list[tuple[bytes, bytes]]:

@@ -65,10 +65,7 @@ class World:
         """Checksum of everything that has arrived anywhere, and when."""
         self.wall_offset_ms: dict[int, int] = {}
         self.ids = list(range(1, nodes + 1))
-        drift = self.conditions.drift
-        self.clock_rate = {
-            node_id: 1.0 + drift * (2 * self.dice.random() - 1) for node_id in self.ids
-        }
+        self.clock_rate = {node_id: self._rate() for node_id in self.ids}
         """How fast the clocks of nodes run."""
         self.nodes: dict[int, Node] = {}
         self.stalled: set[int] = set()
@@ -102,10 +99,23 @@ class World:
 
     # Nodes
 
-    def format(self, node_id: int, store_id: str) -> None:
-        """A new disk for a node."""
+    def _rate(self) -> float:
+        return 1.0 + self.conditions.drift * (2 * self.dice.random() - 1)
+
+    def add(self, metaserver: dict[int, str]) -> int:
+        """A new node, which is told where the metaserver is; its id was never used before."""
+        node_id = max(self._lives) + 1
+        self.ids.append(node_id)
+        self.clock_rate[node_id] = self._rate()
+        self._lives[node_id] = 1
+        self.format(node_id, f"{node_id:032x}", metaserver)
+        self.start(node_id)
+        return node_id
+
+    def format(self, node_id: int, store_id: str, metaserver: dict[int, str] | None = None) -> None:
+        """A new disk for a node, which finds the metaserver at its founders if not told."""
         self.checks.formatted(node_id)
-        identity = Identity("test", node_id, store_id, self.metaserver)
+        identity = Identity("test", node_id, store_id, metaserver or self.metaserver)
         self.disks[node_id] = Disk(identity, self.founders, self.conditions)
 
     def start(self, node_id: int) -> None:
@@ -385,6 +395,7 @@ class World:
         for conversation in self.conversations[node_id]:
             conversation.take()
         if outputs.peers_changed:
+            self.network.hang_up(node_id)
             self.network.dial(node_id)
         if outputs.flush:
             delay_us = self.dice.within(self.conditions.flush_us)
