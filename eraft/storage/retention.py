@@ -40,69 +40,100 @@ def first_retained(segments: dict[int, Segment], retention_bytes: int) -> int:
     return first
 
 
-def first_needed(index: LogIndex, newest: int) -> int:
-    """Return the sequence of the oldest segment with an entry that counts, at most `newest`."""
-    needed = newest
-    for group in index.groups.values():
-        first = group.first_sequence
-        if first is not None:
-            needed = min(needed, first)
-    return needed
-
-
-def compaction(
-    index: LogIndex, first: int, read: Read, allowed_bytes: int, *, move: bool
-) -> tuple[list[Item], bool]:
-    """Return items so that nothing in a segment before `first` counts any more, and if more follow.
+class Sweep:
+    """One look at all groups, for what they still need of segments before `first`.
 
     A group that did not release what it has there pins it. With `move` those
     entries are copied, and so lie in the newest segment; else they stay, since
     a busy group will release soon. So do those of groups with which all copies
     would have more than `allowed_bytes`.
 
-    For one call at most `limits.COMPACTION_SLICE_BYTES` of entries and
-    `limits.COMPACTION_SLICE_ROWS` rows of the index are read, but one row. It
-    is complete by itself: the next call, with the items noted in the index,
-    goes on.
+    It takes as many steps as it needs, each for one record, and a group that
+    changes behind its back is seen by the next sweep.
     """
-    items: list[Item] = []
-    budget_bytes = limits.COMPACTION_SLICE_BYTES
-    pinning: list[GroupIndex] = []
-    for group in index.groups.values():
-        if group.released is None:
-            continue
-        pinned_bytes = group.pinned_bytes(first) if move else 0
-        moves = move and pinned_bytes <= allowed_bytes
-        if moves:
-            allowed_bytes -= pinned_bytes
-        rows = group.old_rows(first)
+
+    def __init__(
+        self, index: LogIndex, first: int, newest: int, allowed_bytes: int, *, move: bool
+    ) -> None:
+        self.needed = newest
+        """Once it is over: the oldest segment with an entry that counts, or an older one."""
+        self._index = index
+        self._first = first
+        self._allowed_bytes = allowed_bytes
+        self._move = move
+        self._left = list(reversed(index.groups))
+        self._begun = False
+        """Whether an earlier step has left something of the last group in `_left`."""
+        self._moves = False
+        self._done: list[int] = []
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._left
+
+    def step(self, read: Read) -> list[Item]:
+        """Return the next items for the log; `noted` has to follow once its index has them.
+
+        At most `limits.COMPACTION_SLICE_GROUPS` groups are looked at, and
+        `limits.COMPACTION_SLICE_BYTES` of entries and `limits.COMPACTION_SLICE_ROWS`
+        rows of the index are read, but one row.
+        """
+        items: list[Item] = []
+        budget_bytes = limits.COMPACTION_SLICE_BYTES
+        for _ in range(limits.COMPACTION_SLICE_GROUPS):
+            if not self._left or budget_bytes <= 0:
+                break
+            group = self._index.groups.get(self._left[-1])
+            if group is not None and group.released is not None:
+                budget_bytes -= self._look(group, group.released, budget_bytes, items, read)
+            if not self._begun:
+                self._done.append(self._left.pop())
+        return items
+
+    def noted(self) -> None:
+        """The index has the items of the last step."""
+        for gid in self._done:
+            group = self._index.groups.get(gid)
+            first = group.first_sequence if group is not None else None
+            if first is not None:
+                self.needed = min(self.needed, first)
+        self._done.clear()
+
+    def _look(
+        self, group: GroupIndex, released: int, budget_bytes: int, items: list[Item], read: Read
+    ) -> int:
+        """Add what has to be logged of one group; return what reading it took of the budget."""
+        if not self._begun:
+            pinned_bytes = group.pinned_bytes(self._first) if self._move else 0
+            self._moves = self._move and pinned_bytes <= self._allowed_bytes
+            if self._moves:
+                self._allowed_bytes -= pinned_bytes
+        self._begun = False
+        rows = group.old_rows(self._first)
         if not rows:
-            continue
-        if budget_bytes <= 0:
-            return items, True
-        last = max(min(rows[-1].last_index, group.released), group.base_index)
-        if last > group.base_index and (moves or last >= rows[0].last_index):
+            return 0
+        cost = 0
+        last = max(min(rows[-1].last_index, released), group.base_index)
+        if last > group.base_index and (self._moves or last >= rows[0].last_index):
             items.append(compact_item(group.state.gid, last, _term(group, last, read)))
-            budget_bytes -= _cost(group.find(last))
+            cost = _cost(group.find(last))
         rows = [row for row in rows if row.last_index > last]
-        while moves and rows and budget_bytes > 0:
-            item, cost = _copy(group, last + 1, rows, budget_bytes, read)
+        while self._moves and rows and cost < budget_bytes:
+            item, taken = _copy(group, last + 1, rows, budget_bytes - cost, read)
             items.append(item)
-            budget_bytes -= cost
-        if rows and moves:
-            return items, True
-        if rows and move:
-            pinning.append(group)
-    for group in pinning:
-        _logger.warning(
-            "group %d: entries %d to %d are not applied and keep old segments of the log, "
-            "%d MiB are too much to copy",
-            group.state.gid,
-            (group.released or 0) + 1,
-            group.last_index,
-            group.pinned_bytes(first) // limits.MIB,
-        )
-    return items, False
+            cost += taken
+        self._begun = self._moves and bool(rows)
+        if rows and self._move and not self._moves:
+            _logger.warning(
+                "group %d: entries %d to %d are not applied and keep old segments of the log, "
+                "%d MiB are too much to copy",
+                group.state.gid,
+                released + 1,
+                group.last_index,
+                group.pinned_bytes(self._first) // limits.MIB,
+            )
+        return cost
 
 
 def _copy(

@@ -20,7 +20,7 @@ from eraft.storage.index import GroupIndex
 from eraft.storage.items import Item, group_state_item
 from eraft.storage.reading import read_entries
 from eraft.storage.recovery import Recovered, recover
-from eraft.storage.retention import compaction, first_needed, first_retained
+from eraft.storage.retention import Sweep, first_retained
 from eraft.storage.segments import (
     HEADER_BYTES,
     TEMPORARY_SUFFIX,
@@ -115,9 +115,11 @@ class WriteAheadLog:
         self._oldest_sequence = recovered.oldest_sequence
         self._oldest_position = recovered.oldest_position
         self._retired = recovered.retired
-        self._compact_due = True
+        self._sweep: Sweep | None = None
+        self._sweep_due = True
         self._move_due = False
-        self._retire_due = True
+        self._needed = self._oldest_sequence
+        """Segments before that one go once everything is durable."""
         self._preparing = False
         self._failing = False
         self._retry_awaited = False
@@ -190,20 +192,25 @@ class WriteAheadLog:
         """
         if not items:
             raise InvariantViolation("log: a record without items")
-        if self._compact_due and self.durable_position == self.position:
-            items = [*self._compaction(), *items]
+        sweep = self._next_sweep()
+        if sweep is not None:
+            items = [*sweep.step(self.read), *items]
         size = codec.record_size(items)
         segment = self._current
         if not segment.fits(size):
             items = [*self._index.checkpoint(), *items]
             size = codec.record_size(items)
             segment = self._next_segment(size)
-            self._compact_due = self._retire_due = True
+            self._sweep_due = True
         offset = segment.end
         try:
             self._index.add(items, segment.sequence, offset)
         except ProtocolError as error:
             raise InvariantViolation(f"log: {error}") from error
+        if sweep is not None:
+            sweep.noted()
+            if sweep.over:
+                self._needed, self._sweep = sweep.needed, None
         self.position += 1
         if not segment.first_position:
             segment.first_position = self.position
@@ -222,7 +229,7 @@ class WriteAheadLog:
                 f"and the last one is {self.position}"
             )
         self.durable_position = position
-        if self._retire_due and position == self.position:
+        if self._needed > self._oldest_sequence and position == self.position:
             self._retire()
 
     def release(self, released: Sequence[tuple[int, int, int]]) -> None:
@@ -246,7 +253,7 @@ class WriteAheadLog:
                     f"log of group {gid}: applied up to {index}, but it ends at {group.last_index}"
                 )
             group.released = max(index, group.released or 0)
-        self._compact_due = self._move_due = True
+        self._sweep_due = self._move_due = True
 
     def read(
         self, gid: int, first_index: int, last_index: int, limit_bytes: int
@@ -363,30 +370,32 @@ class WriteAheadLog:
         if self._spare:
             self._spare.file.close()
 
-    def _compaction(self) -> list[Item]:
-        """Return the next items that free the segments beyond the retention, if it is possible."""
-        first = first_retained(self._segments, self.options.retention_bytes)
-        items, self._compact_due = compaction(
-            self._index,
-            first,
-            self.read,
-            self.options.retention_bytes // limits.COPIED_SHARE,
-            move=self._move_due,
-        )
-        self._move_due = self._move_due and self._compact_due
-        self._retire_due = self._retire_due or bool(items)
-        return items
+    def _next_sweep(self) -> Sweep | None:
+        """Return what frees the segments beyond the retention, if something has changed.
+
+        Only while everything is durable: it reads entries.
+        """
+        if self.durable_position != self.position:
+            return None
+        if self._sweep is None and self._sweep_due:
+            self._sweep = Sweep(
+                self._index,
+                first_retained(self._segments, self.options.retention_bytes),
+                self._current.sequence,
+                self.options.retention_bytes // limits.COPIED_SHARE,
+                move=self._move_due,
+            )
+            self._sweep_due = self._move_due = False
+        return self._sweep
 
     def _retire(self) -> None:
         """Everything is durable: part with the segments in which nothing counts any more."""
-        self._retire_due = False
-        needed = first_needed(self._index, self._current.sequence)
-        for sequence in range(self._oldest_sequence, needed):
+        for sequence in range(self._oldest_sequence, self._needed):
             segment = self._segments.pop(sequence)
             segment.file.close()
             self._retired.append(segment)
-        self._oldest_sequence = needed
-        self._oldest_position = self._segments[needed].first_position
+        self._oldest_sequence = self._needed
+        self._oldest_position = self._segments[self._needed].first_position
 
     def _next_segment(self, size: int) -> Segment:
         """Go on to the next segment; make it on the spot if it is not ready or too small."""

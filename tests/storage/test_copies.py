@@ -168,13 +168,61 @@ def test_of_quiet_groups_few_rows_are_read_for_one_record(
         return sorted({group.find(number) for number in range(first, last + 1)})
 
     monkeypatch.setattr(wal, "read_entries", read)
-    while log._move_due:
+    records = 0
+    while any((log.groups[gid].first_sequence or 99) <= 20 for gid in gids):
         reads.clear()
         carry_out(log, log.append([node_item(b"idle")]))
         prepare(log, files)
         assert len(reads) <= limits.COMPACTION_SLICE_ROWS
-    old = [log.groups[gid].first_sequence for gid in gids]
-    assert all(sequence is None or sequence > 20 for sequence in old)
+        records += 1
+        assert records < 1000
+
+
+def test_of_many_groups_few_are_looked_at_for_one_record(
+    new_log: NewLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "COMPACTION_SLICE_GROUPS", 20)
+    size = 100_000
+    files, log = new_log(log_options(segment_size_bytes=size, retention_bytes=2 * size))
+    gids = range(3, 303)
+    for gid in gids:
+        items = [group_state_item(group_state(gid)), entries_item(gid, 1, entry(1, 1400))]
+        carry_out(log, log.append(items))
+        prepare(log, files)
+    looked: list[int] = []
+    for name in ("old_rows", "pinned_bytes", "first_sequence"):
+        counted = _counted(getattr(index.GroupIndex, name), looked)
+        monkeypatch.setattr(index.GroupIndex, name, counted)
+
+    def write(count: int, each: int = 10) -> int:
+        """Write records; to how many groups were looked at for one of them at most."""
+        most = 0
+        for _ in range(count):
+            looked.clear()
+            carry_out(log, log.append([node_item(bytes(each))]))
+            prepare(log, files)
+            most = max(most, len(looked))
+        return most
+
+    assert write(40, size // 20) <= 3 * 20, "for new segments"
+    assert write(40) <= 3 * 20
+    assert write(40) == 0, "nothing has changed"
+    log.release([(gid, 1, 1) for gid in gids])
+    assert 20 <= write(100) <= 3 * 20, "after a flush"
+    assert write(40) == 0
+    assert all(log.groups[gid].base_index == 1 for gid in gids)
+    assert log._oldest_sequence > 4
+
+
+def _counted(function: Any, calls: list[int]) -> Any:
+    """The method or property, so that its calls are noted."""
+    inner = function.fget if isinstance(function, property) else function
+
+    def counted(group: index.GroupIndex, *arguments: Any) -> Any:
+        calls.append(group.state.gid)
+        return inner(group, *arguments)
+
+    return property(counted) if isinstance(function, property) else counted
 
 
 def test_entries_behind_and_in_place_of_copies(new_log: NewLog) -> None:
