@@ -557,6 +557,9 @@ class Replica:
         raft.step_down("it is quarantined")
         hard_state = HardState(raft.term, raft.vote, raft.commit)
         state = replace(self.state, hard_state=hard_state, quarantined=why)
+        if self._switch is not None:
+            # Its rows are what the replica has from now on. Entries behind it were not persisted.
+            self._persist_switch(replace(hard_state, commit=0))
         self.node.quarantine(state)
         self._retire()
         self.node.groups.close_lane(self)

@@ -111,6 +111,45 @@ def test_a_follower_that_was_away_while_the_log_was_compacted_gets_a_snapshot() 
     catch_up(world, victim)
 
 
+@pytest.mark.parametrize("way_out", ["suspend", "leave"])
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_replica_that_is_taken_out_while_it_switches_leaves_no_rows(
+    way_out: str, cut: bool
+) -> None:
+    """Between the core's step and the record that names the new generation; or power is lost."""
+    world, victim = left_behind()
+    world.checks.diverged.add(victim)
+    world.start(victim)
+    node = world.nodes[victim]
+    replica = node.replicas[1]
+    old, install = replica.rows.generation, replica.install
+    fresh: list[int] = []
+
+    def install_and_go(sink: Any, on_durable: Callable[[], None]) -> bool:
+        assert install(sink, on_durable)
+        fresh.append(sink.generation)
+        if way_out == "suspend":
+            replica.suspend("test")
+        else:
+            replica.leave()
+        return True
+
+    replica.install = install_and_go  # type: ignore[method-assign]
+    until(world, lambda: bool(fresh))
+    if not cut:
+        gone = {old} if way_out == "suspend" else {old, *fresh}
+        world.until(lambda: not gone & {*generations(node.store)})
+        assert way_out == "leave" or fresh[0] in generations(node.store)
+    world.crash(victim)
+    world.start(victim)
+    if way_out == "suspend":
+        catch_up(world, victim)
+    elif not cut:
+        world.tick(20)
+        assert 1 not in world.nodes[victim].replicas
+        assert not {old, *fresh} & {*generations(world.nodes[victim].store)}
+
+
 def test_after_a_restart_it_is_where_the_snapshot_left_it() -> None:
     world, victim = left_behind()
     world.start(victim)
