@@ -157,7 +157,9 @@ class Replica(Voter):
         names those that its directory has issued to the group; everybody
         else, and who was removed, is refused.
         """
-        self._listened_to = frozenset(replica_ids) - self._removed - {self.replica_id}
+        named = frozenset(replica_ids)
+        self._removed &= named
+        self._listened_to = named - self._removed - {self.replica_id}
 
     def _listens_to(self, message: Message) -> bool:
         return message.sender in self._listened_to and message.kind in OF_STRANGER

@@ -72,6 +72,8 @@ class ReplicaState:
         self._peer_ids = tuple(i for i in config.conf.members if i != config.replica_id)
         self._listened_to: frozenset[int] = frozenset()
         self._removed: set[int] = set()
+        """Members no longer, whom the host may still name to `listen_to`; who it does not name
+        any more need not be remembered."""
         self._durability = Durability(log.last_index, hard_state.term, self.commit)
         self._leadership: Leadership | None = None
         self._pending_change = 0

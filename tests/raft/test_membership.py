@@ -309,6 +309,17 @@ def test_messages_of_a_removed_replica_are_refused() -> None:
     assert solo.group.term < 9
 
 
+def test_removed_replicas_are_remembered_for_as_long_as_they_are_named() -> None:
+    solo = Solo().lead()
+    for replica_id in range(4, 40):
+        solo.group.listen_to([2, 3, replica_id])
+        made(solo, learner(replica_id), 2)
+        made(solo, remove(replica_id), 2)
+        with pytest.raises(ProtocolError, match=f"from {replica_id} to 1"):
+            solo.hear(MessageKind.VOTE, replica_id, term=9)
+        assert solo.group._removed == {replica_id}
+
+
 def test_who_was_issued_but_is_not_known_yet_may_lead_and_ask() -> None:
     solo = Solo(terms=[1])
     for kind in (MessageKind.APPEND, MessageKind.VOTE, MessageKind.HEARTBEAT):
