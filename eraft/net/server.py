@@ -231,7 +231,7 @@ class Server:
 
     def told(self) -> None:
         """Something happened to the node: let it have a turn if that makes work for it."""
-        if self.node.has_work:
+        if self.node.has_work or self.unflushed:
             self.schedule()
 
     def wants_flush(self, connection: Connection) -> None:
@@ -313,7 +313,9 @@ class Server:
             self.node.tick()
         except Exception as error:
             self.fail(error)
-        self.schedule()
+        self.told()
+        if self.node.leads.leaving:
+            self.schedule()
         if now_s >= self._disk_checked_s + limits.DISK_CHECK_INTERVAL_S:
             self._check_disk()
         for connection in list(self.paused):

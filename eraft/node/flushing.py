@@ -50,7 +50,7 @@ class Flushing:
 
     def begin(self) -> bool:
         """Tell whether a flush has to begin now; `finished` has to follow it."""
-        if self._running or not self._due():
+        if not self.due:
             return False
         node = self._node
         self._running = True
@@ -79,7 +79,11 @@ class Flushing:
         for call in calls:
             call()
 
-    def _due(self) -> bool:
+    @property
+    def due(self) -> bool:
+        """Whether a flush has to begin in the next turn."""
+        if self._running:
+            return False
         logged_bytes = self._node.logged_bytes - self._flushed_bytes
         age_s = self._node.now_s - self._flushed_s
         if self._wanted_in_time and age_s >= limits.FLUSH_IN_TIME_S:

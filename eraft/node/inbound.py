@@ -39,7 +39,6 @@ class Inbound:
             for message in messages:
                 self._message(node_id, message)
             return
-        node.stir()
         if kind == frames.LEADS:
             was_full = node.gossip.peer(node_id).full
             leads, version = node.gossip.heard(node_id, body, node.now_s)
@@ -47,7 +46,9 @@ class Inbound:
                 node.room_changed()
             node.gossip.saw_version(node_id, version, node.table.version, node.now_s)
             node.heard_leads(node_id, leads)
-        elif kind == frames.TABLE_REQUEST:
+            return
+        node.stir()
+        if kind == frames.TABLE_REQUEST:
             node.gossip.table_requested(node_id, body, node.catalog.chain)
         elif kind == frames.TABLE:
             node.catalog.received(node.gossip.table_received(node_id, body, node.table))

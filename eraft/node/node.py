@@ -199,6 +199,8 @@ class Node:
         self.sending.tick()
         self.receiving.tick()
         self.write_behind(self.catalog.rows)
+        if self.flushing.due or self.sending.waiting:
+            self.stir()
 
     def _watch_disk(self) -> None:
         """A node whose disk does not answer neither leads nor campaigns."""
@@ -469,7 +471,8 @@ class Node:
 
         The shell lets all of that leave and calls `apply` then.
         """
-        self._advance_jobs()
+        if self._jobs:
+            self._advance_jobs()
         self._stirred = self.sending.advance()
         while self._dirty or self.waiting.resuming:
             self.waiting.resume()
@@ -482,9 +485,11 @@ class Node:
             self._announce()
         outputs = self._outputs
         self._outputs = Outputs()
-        self.outbox.collect_frames(outputs, self.table.version)
-        if self.outbox.record_due:
-            self.outbox.collect_record(outputs, self.log, self.now_s)
+        outbox = self.outbox
+        if outbox.frames_due:
+            outbox.collect_frames(outputs, self.table.version)
+        if outbox.record_due:
+            outbox.collect_record(outputs, self.log, self.now_s)
         outputs.flush = self.flushing.begin()
         return outputs
 

@@ -119,7 +119,12 @@ class Outbox:
     @property
     def waiting(self) -> bool:
         """Whether something could leave in a turn."""
-        return bool(self._messages or self._bulk) or self.record_due
+        return self.frames_due or self.record_due
+
+    @property
+    def frames_due(self) -> bool:
+        """Whether there are messages to send."""
+        return bool(self._messages or self._bulk)
 
     @property
     def record_due(self) -> bool:

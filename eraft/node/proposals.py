@@ -108,6 +108,8 @@ class Proposals:
         for proposal in self.pending:
             if proposal.deadline_s <= now_s:
                 proposal.expire(now_s)
+        if not self._deposed:
+            return
         for index, proposals in list(self._deposed.items()):
             for proposal in proposals:
                 if proposal.deadline_s <= now_s:

@@ -132,6 +132,8 @@ class ReadQueue:
 
     def expire(self, now_s: float) -> None:
         """Answer reads whose deadline has passed, wherever they wait."""
+        if not (self.behind_writes or self._asked or self.confirmed):
+            return
         waiting = [self.behind_writes, *self._asked.values()]
         waiting += [reads for _, reads in self.confirmed]
         for reads in waiting:

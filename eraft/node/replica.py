@@ -124,7 +124,8 @@ class Replica:
         self.reconciler.tick()
         if self.rows.pending:
             self.node.write_behind(self.rows)
-        self.node.touch(self)
+        if self.has_work:
+            self.node.touch(self)
         if self._removed and self.node.leader_of(self.gid) not in (0, self.node.identity.node_id):
             self.leave()
 
@@ -222,6 +223,16 @@ class Replica:
         return rows.pending >= limits.OVERLAY_ROWS or rows.size_hint >= limits.OVERLAY_BYTES
 
     # One turn
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a turn may have something to do here, be it what an earlier one had to leave."""
+        return (
+            self.raft.has_ready()
+            or self.gathering
+            or bool(self.reads.collecting or self.reads.confirmed)
+            or self._apply_to > self.applied
+        )
 
     def drain(self) -> None:
         """Propose what has gathered and hand over everything that the core wants done."""

@@ -96,6 +96,14 @@ class SnapshotSender:
         elif self._node.now_s - max(current.heard_s, current.offered_s) >= limits.SNAPSHOT_OFFER_S:
             self._offer(current)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the next turn may have to do what an earlier one had no time or means for."""
+        current = self._current
+        if current is None:
+            return bool(self._wanted)
+        return current.requested and not current.source.finished
+
     def advance(self) -> bool:
         """Do a slice of work, at most one chunk; whether there is more to do at once."""
         if self._current is None and not (self._wanted and self._begin()):

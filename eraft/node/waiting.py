@@ -41,8 +41,9 @@ class Waiting:
 
     def end_turn(self) -> None:
         """The turn is over: who waited for the next one is to go on."""
-        self._resume |= self._next_turn
-        self._next_turn.clear()
+        if self._next_turn:
+            self._resume |= self._next_turn
+            self._next_turn.clear()
 
     def wait_for_lane(self, client: Client) -> None:
         """Let the client go on once a full lane has been proposed."""
@@ -74,9 +75,10 @@ class Waiting:
 
     def resume(self) -> None:
         """Let everybody go on whose turn it is."""
-        resume, self._resume = self._resume, {}
-        for client in resume.values():
-            client.resume()
+        if self._resume:
+            resume, self._resume = self._resume, {}
+            for client in resume.values():
+                client.resume()
 
     def route_again(self) -> None:
         """Routing may have changed: ask everybody again who is held."""

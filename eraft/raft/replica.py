@@ -93,13 +93,15 @@ class Replica(Voter):
                 # Most answers of the slower followers neither commit anything nor are owed any.
                 self._dirty = self._dirty or self.commit > before or leadership.owes(sender)
             return
+        if kind == HEARTBEAT_REPLY:
+            if leadership is not None:
+                leadership.heartbeat_reply(message)
+                self._dirty = self._dirty or leadership.owes(sender)
+            return
         self._dirty = True
         if kind == APPEND:
             self._hear_leader(message)
             self._append(message)
-        elif kind == HEARTBEAT_REPLY:
-            if leadership is not None:
-                leadership.heartbeat_reply(message)
         elif kind == HEARTBEAT:
             self._hear_leader(message)
             self._heartbeat(message)

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator
 
-from tests.sim.run import STANDARD, Simulation, attempt
+from tests.sim.run import STANDARD, Simulation, attempt, prepare
 from tests.sim.world import World
 
 
@@ -56,9 +56,7 @@ def run(seeds: Iterator[int], jobs: int, until_s: float, keep: str) -> int:
     """Run seeds on all cores until they or the time are over; the number that failed."""
     started_s = time.monotonic()
     failed = count = 0
-    with multiprocessing.get_context("spawn").Pool(
-        jobs, logging.disable, (logging.CRITICAL,)
-    ) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, prepare) as pool:
         for seed, why, _ in pool.imap_unordered(attempt, _while(seeds, until_s), chunksize=4):
             count += 1
             if why:
@@ -105,7 +103,7 @@ def main() -> int:
         return trace(args.seed)
     seeds = iter(range(args.seed, 1 << 62 if args.minutes else args.seed + args.seeds))
     if args.hunt:
-        logging.disable(logging.CRITICAL)
+        prepare()
         return hunt(seeds)
     until_s = time.monotonic() + args.minutes * 60 if args.minutes else 0.0
     return min(run(seeds, args.jobs, until_s, args.keep), 1)

@@ -29,10 +29,6 @@ class FaultyStore(MemoryStore):
         store._shared = self._shared = True
         return store
 
-    def generations(self) -> set[int]:
-        """Those that have rows."""
-        return {int.from_bytes(key[:4], "big") for key in self._rows}
-
     def unflushed(self, prefix: bytes) -> bool:
         """Whether a crash could lose a change of a row whose key begins so."""
         return any(key.startswith(prefix) for undo in self._undo for key, _ in undo)

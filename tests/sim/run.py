@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 from dataclasses import dataclass, replace
 
 from eraft._impl import batch, hashing
@@ -9,6 +11,7 @@ from eraft.metaserver.table import ConfigTable
 from eraft.node.replica import Replica
 from eraft.storage import rows as layout
 from eraft.storage.items import decode_conf, encode_conf
+from eraft.storage.snapshots import generations
 from eraft.types import METASERVER_GID
 from tests.linear.checker import explain_all
 from tests.sim.checks import Violation
@@ -293,8 +296,8 @@ class Simulation:
         """Whether a store has state that no replica needs, as of snapshots that were replaced."""
         for node_id in self.nemesis.good():
             node = self.world.nodes[node_id]
-            rows = [node.catalog.rows, *(replica.rows for replica in node.replicas.values())]
-            if self.world.disks[node_id].store.generations() - {it.generation for it in rows}:
+            used = {replica.rows.generation for replica in node.replicas.values()}
+            if {*generations(self.world.disks[node_id].store)} - used:
                 return True
         return False
 
@@ -362,9 +365,18 @@ def simulate(seed: int, profile: Profile = STANDARD, story: list[str] | None = N
     return Simulation(seed, profile, story).run()
 
 
+def prepare() -> None:
+    """Before many seeds: no log, and no garbage collection in the middle of a seed."""
+    logging.disable(logging.CRITICAL)
+    gc.freeze()
+    gc.disable()
+
+
 def attempt(seed: int) -> tuple[int, str, int]:
     """Seed, what went wrong if anything did, and the digest."""
     try:
         return seed, "", simulate(seed).digest
     except Exception as error:
         return seed, f"{type(error).__name__}: {error}", 0
+    finally:
+        gc.collect()

@@ -369,7 +369,6 @@ class World:
             node.log.retry_preparation()
 
     def _turn(self, node_id: int) -> None:
-        self._awake.discard(node_id)
         node = self.on_stage(node_id)
         try:
             outputs = node.drain()
@@ -400,6 +399,7 @@ class World:
         if outputs.flush:
             delay_us = self.dice.within(self.conditions.flush_us)
             self.later(delay_us, node_id, self._flushed, node_id, batches)
+        self._awake.discard(node_id)  # what its clients get in a turn needs no other one
         self.told(node_id, node)
         self.checks.turned(node_id, node)
 
