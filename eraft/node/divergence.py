@@ -185,6 +185,14 @@ class DigestChecks:
             if report.index == noted.index
         }
         differ = len(set(found.values())) > 1
+        quiet = (
+            applied == noted.index
+            and found.keys() >= set(conf.members)
+            and self._age_ticks < limits.CHECK_QUIET_INTERVALS * self._interval_ticks
+        )
+        wanted = interval_over and not quiet
+        if not differ and not wanted:
+            return None
         check = self._judge(found, conf)
         if check.verdict is Verdict.NONE and differ and interval_over:
             self._disputes += 1
@@ -192,12 +200,7 @@ class DigestChecks:
                 check = Check(Verdict.NO_MAJORITY, noted.index, 0)
         elif check.verdict is Verdict.AGREED:
             self._disputes = 0
-        quiet = (
-            applied == noted.index
-            and found.keys() >= set(conf.members)
-            and self._age_ticks < limits.CHECK_QUIET_INTERVALS * self._interval_ticks
-        )
-        if (check.verdict is Verdict.NONE or not differ) and (quiet or not interval_over):
+        if check.verdict is Verdict.NONE and not wanted:
             return None
         self._proposed_term = term
         return check.encode()

@@ -172,8 +172,9 @@ class Reconciler:
     def tick(self) -> None:
         """Do what there is to do, if this replica leads."""
         replica, raft = self._replica, self._replica.raft
-        group = replica.node.table.groups.get(replica.gid)
-        if group is None or not group.changing or not (replica.serving and replica.leading):
+        leads = replica.serving and replica.leading
+        group = replica.node.table.groups.get(replica.gid) if leads else None
+        if group is None or not group.changing:
             self._say("")
             return
         if raft.term != self._term:

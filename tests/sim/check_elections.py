@@ -12,7 +12,6 @@ from eraft.raft.kinds import (
     HEARTBEAT_REPLY,
     OF_LEADER,
     READ_INDEX_REPLY,
-    VOTE,
     VOTE_REPLY,
 )
 from eraft.types import ConfState, HardState, Message
@@ -33,10 +32,9 @@ class ElectionChecks:
         self._stood: set[tuple[int, int, int]] = set()
         """Group, term and replica of every candidate that has asked for votes."""
 
-    def sent(self, message: Message) -> None:
-        """A message leaves."""
-        if message.kind == VOTE:
-            self._stood.add((message.gid, message.term, message.sender))
+    def asked(self, message: Message) -> None:
+        """A candidate asks for a vote."""
+        self._stood.add((message.gid, message.term, message.sender))
 
     def voted(self, node_id: int, gid: int, own_id: int, new: HardState) -> None:
         """A vote becomes durable that was not before."""

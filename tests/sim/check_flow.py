@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from eraft import limits
 from eraft.node.replica import Replica
-from eraft.raft.kinds import APPEND
 from eraft.types import Message
 from tests.sim.known import Violation
 
@@ -13,20 +14,21 @@ class FlowChecks:
     """One append at a time until the logs agree, then a window of some appends and bytes."""
 
     def __init__(self) -> None:
-        self._sent: dict[tuple[int, int], dict[int, int]] = {}
+        self._sent: dict[int, dict[int, dict[int, int]]] = {}
         """By node and group: size of the last append to each replica in this turn."""
 
     def sent(self, node_id: int, message: Message) -> None:
-        """A message leaves."""
-        if message.kind == APPEND:
-            sizes = self._sent.setdefault((node_id, message.gid), {})
-            sizes[message.to] = len(message.entries)
+        """An append leaves."""
+        sizes = self._sent.setdefault(node_id, {}).setdefault(message.gid, {})
+        sizes[message.to] = len(message.entries)
 
-    def turned(self, node_id: int, replica: Replica) -> None:
-        """Look at the windows of a replica that has sent appends."""
-        sent = self._sent.pop((node_id, replica.gid), None)
-        if sent is None:
-            return
+    def turned(self, node_id: int, replicas: Mapping[int, Replica]) -> None:
+        """Look at the windows of the replicas that have sent appends."""
+        for gid, sizes in self._sent.pop(node_id, {}).items():
+            if gid in replicas:
+                self._look(replicas[gid], sizes)
+
+    def _look(self, replica: Replica, sent: dict[int, int]) -> None:
         most_bytes = replica.raft.config.bytes_in_flight
         for peer in replica.raft.status().peers:
             where = f"group {replica.gid}, replica {peer.replica_id} ({peer.state})"

@@ -35,9 +35,7 @@ class ReadChecks:
         """By identity: reads that wait, and what was committed when they came."""
 
     def sent(self, message: Message) -> None:
-        """A message leaves."""
-        if not message.context:
-            return
+        """A message leaves that has a context."""
         if message.kind in (APPEND, HEARTBEAT):
             self._contexts[message.gid, message.term, message.sender] = message.context
         elif message.kind in (APPEND_REPLY, HEARTBEAT_REPLY):

@@ -16,7 +16,14 @@ from eraft.errors import ProtocolError
 from eraft.node.node import Node
 from eraft.node.replica import Replica
 from eraft.raft import Role, confchange
-from eraft.raft.kinds import APPEND_REPLY, CONF_CHANGE, HEARTBEAT_REPLY, VOTE, VOTE_REPLY
+from eraft.raft.kinds import (
+    APPEND,
+    APPEND_REPLY,
+    CONF_CHANGE,
+    HEARTBEAT_REPLY,
+    VOTE,
+    VOTE_REPLY,
+)
 from eraft.storage import rows as layout
 from eraft.storage.items import Item, decode_group_state, decode_hard_state
 from eraft.storage.wal import WriteAheadLog
@@ -39,8 +46,23 @@ if TYPE_CHECKING:
     from tests.sim.world import World
 
 LEADER = Role.LEADER
+AFTER = frozenset((APPEND_REPLY, VOTE_REPLY, VOTE, HEARTBEAT_REPLY))
+"""Kinds of messages that promise something."""
 STALLED_S = 2 * limits.ELECTION_TICKS * limits.TICK_S
 """So long after its disk fell silent no node leads any more."""
+
+
+class Seen:
+    """What a replica was like after its last turn."""
+
+    __slots__ = ("conf", "conf_before", "now", "replica")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.now: tuple[int, int, Role, int] | None = None
+        """Term, commit index, role and applied index; None before the first turn."""
+        self.conf = self.conf_before = replica.raft.conf
+        """The configuration, and that before the turn."""
 
 
 class Checks:
@@ -59,11 +81,8 @@ class Checks:
         self._positions: dict[int, int] = {}
         self._under_way: dict[int, deque[tuple[int, list[Item]]]] = {}
         self._since_us: dict[int, int] = {}
-        self._seen: dict[tuple[int, int, int], tuple[int, int, Role, int]] = {}
-        self._confs: dict[tuple[int, int, int], tuple[ConfState, ConfState]] = {}
-        """The configuration before the last turn and after it."""
-        self._watched: dict[tuple[int, int], Replica] = {}
-        """By node and group: whose steps are checked."""
+        self._seen: dict[int, dict[int, Seen]] = {}
+        """By node and group, since the node has started."""
         self._stores: dict[int, str] = {}
         """Of each node the first one that a config table had."""
         self.commits = CommitChecks(self)
@@ -161,9 +180,7 @@ class Checks:
 
     def started(self, node_id: int, node: Node, log: WriteAheadLog | None) -> None:
         """Watch what the node hands to its disk and to others."""
-        for key in [key for key in self._seen if key[0] == node_id]:
-            del self._seen[key]
-            del self._confs[key]
+        self._seen[node_id] = {}
         if node.quarantined and node_id not in self.destroyed:
             raise Violation(f"recovery: node {node_id} has intact disks, but {node.quarantined}")
         if log is None or node.quarantined:
@@ -180,21 +197,26 @@ class Checks:
             return request
 
         def watched_send(to: int, message: Message, bulk: bool) -> None:
-            self.sent[message.kind] += 1
-            self._elections.sent(message)
-            self._reads.sent(message)
-            self._flow.sent(node_id, message)
-            if message.kind in (APPEND_REPLY, VOTE_REPLY, VOTE, HEARTBEAT_REPLY):
+            kind = message.kind
+            self.sent[kind] += 1
+            if kind == VOTE:
+                self._elections.asked(message)
+            elif kind == APPEND:
+                self._flow.sent(node_id, message)
+            if message.context:
+                self._reads.sent(message)
+            if kind in AFTER:
                 self._promised(node_id, message)
             send(to, message, bulk)
 
         log.append = watched_append  # type: ignore[method-assign,assignment]
         node.send = watched_send  # type: ignore[method-assign]
 
-    def _watch(self, node_id: int, replica: Replica) -> None:
-        self._watched[node_id, replica.gid] = replica
+    def _watch(self, node_id: int, replica: Replica) -> Seen:
         self._elections.watch(node_id, replica)
         self._reads.watch(node_id, replica)
+        seen = self._seen[node_id][replica.gid] = Seen(replica)
+        return seen
 
     def crashed(self, node_id: int) -> None:
         """What is under way may become durable or not: `opened` finds out."""
@@ -336,48 +358,50 @@ class Checks:
 
     def confs(self, node_id: int, replica: Replica) -> tuple[ConfState, ConfState]:
         """The configuration before the last turn and after it."""
-        key = (node_id, replica.gid, replica.replica_id)
-        return self._confs.get(key, (replica.raft.conf, replica.raft.conf))
+        seen = self._seen[node_id].get(replica.gid)
+        if seen is None or seen.replica is not replica:
+            return replica.raft.conf, replica.raft.conf
+        return seen.conf_before, seen.conf
 
     def woken(self, node_id: int, node: Node) -> None:
         """Something was told to a node, or it has had its turn: it wakes for what is left to do."""
         for gid, replica in node.replicas.items():
-            if replica.raft.has_ready() and node._dirty.get(gid) is not replica:
+            if replica.raft._dirty and node._dirty.get(gid) is not replica:
                 raise Violation(f"wakes: node {node_id} forgets group {gid}, which has work")
 
     def turned(self, node_id: int, node: Node) -> None:
         """A node has had its turn."""
         if node.quarantines and node_id not in self.diverged:
             raise Violation(f"equal replicas: node {node_id} quarantines {node.quarantines}")
+        all_seen = self._seen[node_id]
         for gid, replica in node.replicas.items():
+            seen = all_seen.get(gid)
+            if seen is None or seen.replica is not replica:
+                seen = self._watch(node_id, replica)
             raft = replica.raft
+            seen.conf_before, seen.conf = seen.conf, raft.conf
             now = (raft.term, raft.commit, raft.role, replica.applied)
-            key = (node_id, gid, replica.replica_id)
-            before = self._seen.get(key)
-            self._confs[key] = (self.confs(node_id, replica)[1], raft.conf)
-            if now != before:
-                self._seen[key] = now
-                if before is None:
-                    before = (0, raft.log.base_index, Role.FOLLOWER, 0)
-                    if self._watched.get((node_id, gid)) is not replica:
-                        self._watch(node_id, replica)
+            if now != seen.now:
+                before = seen.now or (0, raft.log.base_index, Role.FOLLOWER, 0)
+                seen.now = now
                 self._changed(node_id, replica, before, now)
-            self._flow.turned(node_id, replica)
             self._durable(node_id, replica)
+        self._flow.turned(node_id, node.replicas)
 
     def _durable(self, node_id: int, replica: Replica) -> None:
         """What a replica takes for durable is, as it is in its log now."""
-        raft, disk = replica.raft, self.disks[node_id].get(replica.gid)
-        index = raft.durable_index
+        disk = self.disks[node_id].get(replica.gid)
         if disk is None or disk.generation != replica.rows.generation:
             return
-        if index > max(raft.log.base_index, disk.base_index):
-            term = raft.log.term(index) if index <= raft.last_index else 0
-            if not term or disk.term(index) != term:
-                raise Violation(
-                    f"durable: node {node_id} takes entry {index} of term {term} of group"
-                    f" {replica.gid} for durable, its disk has term {disk.term(index)}"
-                )
+        index, log = replica.raft.durable_index, replica.raft.log
+        if index <= log.base_index or index <= disk.base_index:
+            return
+        term = log.term(index) if index <= log.last_index else 0
+        if not term or disk.term(index) != term:
+            raise Violation(
+                f"durable: node {node_id} takes entry {index} of term {term} of group"
+                f" {replica.gid} for durable, its disk has term {disk.term(index)}"
+            )
 
     def _changed(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from eraft._impl import hashing
@@ -49,11 +50,17 @@ def disks_of_opened(groups: int, nodes: int) -> dict[int, Disk]:
 
 
 def reopened(groups: int, nodes: int, seed: int, conditions: Conditions) -> World:
-    """As `opened`, but in less time."""
+    """As `opened`, but in less time: the first leaders are told to stand for election."""
     disks = {
         node_id: disk.copy(conditions) for node_id, disk in disks_of_opened(groups, nodes).items()
     }
-    world = World(nodes, seed, conditions=conditions, disks=disks)
+    world = World(nodes, seed, conditions=replace(conditions, dial_us=(0, 0)), disks=disks)
+    world.run_for(0)
+    for gid in range(groups + 1):
+        node_id = world.dice.choice(world.ids)
+        with world.acting(node_id) as node:
+            node.replicas[gid].raft.campaign()
+            node.touch(node.replicas[gid])
     world.until(lambda: all(world.ready(gid) for gid in range(groups + 1)))
     return world
 

@@ -77,7 +77,9 @@ def conditions_of(dice: Dice) -> Conditions:
         append_bytes=dice.choice((1, 500, 1 << 20)),
         flight_bytes=dice.choice((400, 1 << 22)),
         tail_bytes=dice.choice((1024, 16 * 1024, 1 << 26)),
+        chunk_bytes=dice.choice((200, 2 * 1024, 256 * 1024)),
         check_ticks=dice.choice((5, 20, 100)),
+        heartbeat_ticks=dice.choice((2, 4)),
         drift=dice.choice((0.0, 0.0, 0.15)),
     )
     if dice.random() < 0.4:
@@ -115,7 +117,7 @@ class Simulation:
         self.nemesis = Nemesis(self.world, self.dice)
         self._reads = self.dice.choice((0.2, 0.5))
         self._early_reads = self.dice.choice((0.0, 0.7))
-        self._think_us = self.dice.choice((150_000, 300_000))
+        self._think_us = self.dice.choice((250_000, 400_000))
         self._pipelines = self.dice.choice(((1,), (1, 1, 2, 3, 6)))
         self._over = False
         self.operator: Operator | None = None
@@ -220,10 +222,12 @@ class Simulation:
             self._replace(self.operator)
         self._until(self._settled, "all groups are led and all clients are answered")
         self._until(self._has_room, "all nodes know that their disks have room")
+        commands = []
+        for key in self.histories.of_key:
+            name = "INCR" if key in self.histories.numbers else "SET"
+            commands += [("GETRANGE", key), (name, key), ("GET", key)]
         for script in self.scripts[:2]:
-            for key in self.histories.of_key:
-                name = "INCR" if key in self.histories.numbers else "SET"
-                self._until_executed(script, [("GETRANGE", key), (name, key), ("GET", key)])
+            self._until_executed(script, commands)
 
     def _replace(self, operator: Operator) -> None:
         what = "all that has lost something is replaced"
@@ -342,16 +346,14 @@ class Simulation:
 
 
 def rows_of(replica: Replica) -> list[tuple[bytes, bytes]]:
-    """All rows, without the generation, and without those of the buckets, which are many."""
+    """All rows, without the generation."""
     generation = replica.rows.generation
-    start, end = layout.generation_range(generation)
-    skipped, after = layout.kind_range(generation, layout.BUCKET)
-    scans = (replica.rows.scan(start, skipped), replica.rows.scan(after, end))
-    rows = [(key[4:], row) for scan in scans for key, row in scan]
+    scan = replica.rows.scan(*layout.generation_range(generation))
+    rows = [(key[layout.GENERATION_BYTES :], row) for key, row in scan]
     if replica.gid == METASERVER_GID:
         # Each founder knows the store of its own replica only.
-        key = layout.conf_key(generation)
-        rows = [(it, row if it != key[4:] else _without_stores(row)) for it, row in rows]
+        key = layout.conf_key(generation)[layout.GENERATION_BYTES :]
+        rows = [(it, row if it != key else _without_stores(row)) for it, row in rows]
     return rows
 
 

@@ -82,6 +82,7 @@ class World:
         self._queue: list[Event] = []
         self._count = 0
         self._lives = dict.fromkeys(self.ids, 1)
+        self._acting = {node_id: Acting(self, node_id) for node_id in self.ids}
         self._ticks: dict[int, int] = {}
         self._awake: set[int] = set()
         self._stuck: dict[int, list[Action]] = {}
@@ -134,6 +135,7 @@ class World:
             log_retention_bytes=self.conditions.retention_bytes,
             log_tail_bytes=self.conditions.tail_bytes,
             check_ticks=self.conditions.check_ticks,
+            heartbeat_ticks=self.conditions.heartbeat_ticks,
         )
         log, corrupt = None, ""
         self.actor = node_id
@@ -143,7 +145,6 @@ class World:
             corrupt = str(error)
         self.checks.opened(node_id, log, corrupt)
         dice = Dice(self.dice.getrandbits(64))
-        wall_ms, now_s = self.wall_ms(node_id), self.local_s(node_id)
         node = Node(
             options,
             disk.identity,
@@ -153,13 +154,14 @@ class World:
             disk.store,
             dice,
             100 + node_id,
-            wall_ms,
-            now_s,
+            *self.clocks(node_id),
             self.machine,
         )
         for replica in node.replicas.values():
             replica.raft.config.append_limit_bytes = self.conditions.append_bytes
             replica.raft.config.bytes_in_flight = self.conditions.flight_bytes
+        node.sending.chunk_bytes = self.conditions.chunk_bytes
+        node.sending.window_bytes = 4 * self.conditions.chunk_bytes
         self.nodes[node_id] = node
         self.conversations[node_id] = []
         self._stuck[node_id] = []
@@ -221,13 +223,11 @@ class World:
         """Simulated time in seconds."""
         return self.now_us / 1e6
 
-    def local_s(self, node_id: int) -> float:
-        """The monotonic clock of a node."""
-        return self.now_us * self.clock_rate[node_id] / 1e6
-
-    def wall_ms(self, node_id: int) -> int:
-        """The wall clock of a node."""
-        return START_MS + self.now_us // 1000 + self.wall_offset_ms.get(node_id, 0)
+    def clocks(self, node_id: int) -> tuple[int, float]:
+        """The wall clock of a node, in ms, and its monotonic clock, in seconds."""
+        now_us = self.now_us
+        offset_ms = self.wall_offset_ms.get(node_id, 0)
+        return START_MS + now_us // 1000 + offset_ms, now_us * self.clock_rate[node_id] / 1e6
 
     def tick(self, ticks: int = 1) -> None:
         """Let time pass, a tick at a time, and settle after each."""
@@ -317,13 +317,13 @@ class World:
 
     def acting(self, node_id: int) -> Acting:
         """Tell a node something: it knows the time, and has its turn afterwards."""
-        return Acting(self, node_id)
+        return self._acting[node_id]
 
     def on_stage(self, node_id: int) -> Node:
         """The node that does something now; it knows the time."""
         node = self.nodes[node_id]
         self.actor = node_id
-        node.at(self.wall_ms(node_id), self.local_s(node_id))
+        node.at(*self.clocks(node_id))
         return node
 
     def failed(self, node_id: int, error: StorageError) -> None:
