@@ -49,6 +49,9 @@ class SnapshotSender:
     """
 
     def __init__(self, node: Node) -> None:
+        self.chunk_bytes = limits.SNAPSHOT_CHUNK_BYTES
+        self.window_bytes = limits.SNAPSHOT_WINDOW_BYTES
+        """On their way to the receiver."""
         self._node = node
         self._wanted: dict[tuple[int, int], None] = {}
         self._current: _Transfer | None = None
@@ -113,7 +116,7 @@ class SnapshotSender:
             current is None
             or not current.requested
             or current.source.finished
-            or current.in_flight_bytes >= limits.SNAPSHOT_WINDOW_BYTES
+            or current.in_flight_bytes >= self.window_bytes
             or self._over(current)
             or not self._within_budget()
         ):
@@ -194,7 +197,7 @@ class SnapshotSender:
                 continue
             snapshot_id = node.random.getrandbits(64)
             try:
-                source = SnapshotSource(replica.rows, snapshot_id, replica.state)
+                source = SnapshotSource(replica.rows, snapshot_id, replica.state, self.chunk_bytes)
             except StoreStalled:
                 self._stalled = True
                 break

@@ -1,4 +1,8 @@
-"""Which buckets a group owns, by its own applied log: the BUCKET rows."""
+"""Which buckets a group owns, by its own applied log: the BUCKET rows.
+
+Neighbours are mostly alike, so a row stands for its bucket and all behind it
+up to the next row; before the first row nothing has ever been owned.
+"""
 
 import re
 import struct
@@ -34,15 +38,16 @@ class State(IntEnum):
     """Handed over to another group."""
 
 
+_NOBODYS = _ROW.pack(State.NONE, 0, 0)
 _STATES = frozenset(int(state) for state in State)
 
 
 def load(rows: ReplicaRows) -> bytearray:
     """Return the state of every bucket."""
     states = bytearray(BUCKETS)
-    scan = rows.scan(*layout.kind_range(rows.generation, layout.BUCKET))
-    for key, row in scan:
-        states[key[-2] << 8 | key[-1]] = row[0]
+    for key, row in rows.scan(*layout.kind_range(rows.generation, layout.BUCKET)):
+        bucket = key[-2] << 8 | key[-1]
+        states[bucket:] = bytes((row[0],)) * (BUCKETS - bucket)
     return states
 
 
@@ -65,15 +70,16 @@ def own(rows: ReplicaRows, states: bytearray, args: list[bytes]) -> bytes:
     if len(numbers) < 3 or not len(numbers) % 2:
         return _MALFORMED
     epoch, *bounds = (-1 if number is None else number for number in numbers)
-    buckets: list[int] = []
-    for start, end in zip(bounds[::2], bounds[1::2], strict=True):
-        if not 0 <= start <= end < BUCKETS:
-            return _MALFORMED
-        buckets += range(start, end + 1)
-    if epoch != _FIRST_EPOCH or any(states[bucket] != State.NONE for bucket in buckets):
+    runs = list(zip(bounds[::2], bounds[1::2], strict=True))
+    if not all(0 <= start <= end < BUCKETS for start, end in runs):
+        return _MALFORMED
+    if epoch != _FIRST_EPOCH or any(any(states[start : end + 1]) for start, end in runs):
         return _REFUSED
-    row = _ROW.pack(State.OWNED, epoch, 0)
-    for bucket in buckets:
-        states[bucket] = State.OWNED
-        rows.put(layout.bucket_key(rows.generation, bucket), row)
+    for start, end in runs:
+        behind = layout.bucket_key(rows.generation, end + 1)
+        if end + 1 < BUCKETS and rows.get(behind) is None:
+            rows.put(behind, _NOBODYS)
+        # There is no row between: what has never been owned begins behind something else.
+        rows.put(layout.bucket_key(rows.generation, start), _ROW.pack(State.OWNED, epoch, 0))
+        states[start : end + 1] = bytes((State.OWNED,)) * (end + 1 - start)
     return resp.OK

@@ -12,7 +12,7 @@ import struct
 META = 1
 """Name -> value: the applied index, moves and whatever a state machine keeps."""
 BUCKET = 2
-"""u16 bucket -> state, epoch, peer gid."""
+"""u16 bucket -> state, epoch, peer gid of that bucket and of those up to the next row."""
 DATA = 3
 """u16 bucket, u32 crc32(key), key -> flags, version, deadline, value."""
 ONCE = 4

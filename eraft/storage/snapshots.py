@@ -88,13 +88,20 @@ class SnapshotSource:
     It holds a snapshot of the store until `close`.
     """
 
-    def __init__(self, rows: ReplicaRows, snapshot_id: int, state: GroupState) -> None:
+    def __init__(
+        self,
+        rows: ReplicaRows,
+        snapshot_id: int,
+        state: GroupState,
+        chunk_bytes: int = limits.SNAPSHOT_CHUNK_BYTES,
+    ) -> None:
         """Take the snapshot.
 
         Args:
             rows: The replica's; what waits in the overlay is written first.
             snapshot_id: Tells two snapshots of a group apart; never used again.
             state: Its conf and members are those of the last applied entry.
+            chunk_bytes: Of rows in a chunk, which only a single larger row exceeds.
 
         Raises:
             StoreStalled: the overlay cannot be written now; try again later.
@@ -107,6 +114,7 @@ class SnapshotSource:
         """Whether the end was the last chunk."""
         self._snapshot = rows.store.snapshot(*layout.generation_range(rows.generation))
         self._generation = rows.generation.to_bytes(4, "big")
+        self._chunk_bytes = chunk_bytes
         self._rows: Rows = []
         self._size_bytes = 0
         applied_key = layout.applied_key(rows.generation)
@@ -126,8 +134,7 @@ class SnapshotSource:
     def advance(self, more: Callable[[], bool]) -> bytes | None:
         """Return the next chunk; None if it is not complete yet, or after the end.
 
-        Reads at most what makes a chunk of limits.SNAPSHOT_CHUNK_BYTES, which
-        only a single larger row exceeds, and no longer than `more` says true.
+        Reads at most what makes a chunk, and no longer than `more` says true.
         """
         if self.finished:
             return None
@@ -138,7 +145,7 @@ class SnapshotSource:
         for looked, (key, row) in enumerate(self._snapshot, 1):
             self._rows.append((key[prefix_bytes:], row))
             self._size_bytes += _ROW.size + len(key) - prefix_bytes + len(row)
-            if self._size_bytes >= limits.SNAPSHOT_CHUNK_BYTES:
+            if self._size_bytes >= self._chunk_bytes:
                 break
             if looked % ROWS_PER_LOOK == 0 and not more():
                 return None

@@ -24,15 +24,14 @@ VALUE = "v" * 20_000
 KEYS = 40
 
 
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A snapshot of these tests has more chunks than may be on their way."""
-    monkeypatch.setattr(limits, "SNAPSHOT_CHUNK_BYTES", 64 * 1024)
-    monkeypatch.setattr(limits, "SNAPSHOT_WINDOW_BYTES", 128 * 1024)
-
-
 def small_log(**more: Any) -> Conditions:
-    return Conditions(retention_bytes=2 * SEGMENT_BYTES, tail_bytes=SEGMENT_BYTES, **more)
+    """And small chunks: a snapshot has more of them than may be on their way."""
+    return Conditions(
+        retention_bytes=2 * SEGMENT_BYTES,
+        tail_bytes=SEGMENT_BYTES,
+        chunk_bytes=32 * 1024,
+        **more,
+    )
 
 
 def overwrite(world: World, count: int, keys: int = KEYS) -> None:

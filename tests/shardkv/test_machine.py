@@ -33,8 +33,20 @@ def test_buckets_are_owned_once() -> None:
     assert machine.buckets_owned == 4
     assert machine.ownership_version == 1
     assert owned_runs(machine.states) == [(0, 0), (10, 12)]
-    row = group.dump()[layout.bucket_key(0, 11)[4:]]
-    assert row == b"\x01" + (1).to_bytes(8, "big") + bytes(4)
+    owned, nobodys = b"\x01" + (1).to_bytes(8, "big") + bytes(4), bytes(13)
+    rows = {key: row for key, row in group.dump().items() if key[0] == layout.BUCKET}
+    numbers = {0: owned, 1: nobodys, 10: owned, 13: nobodys}
+    assert rows == {layout.bucket_key(0, it)[4:]: row for it, row in numbers.items()}
+
+
+def test_buckets_are_as_their_rows_say() -> None:
+    group = Group(own=own(0, 0, 10, 12))
+    assert group.entry(own(1, 4, 13, 20, BUCKETS - 1, BUCKETS - 1)) == [resp.OK]
+    expected = [(0, 4), (10, 20), (BUCKETS - 1, BUCKETS - 1)]
+    assert owned_runs(group.machine.states) == expected
+    assert group.entry(own(5, 9)) == [resp.OK]
+    assert owned_runs(group.machine.states) == [(0, 20), expected[2]]
+    assert ShardMachine(group.rows).states == group.machine.states
 
 
 @pytest.mark.parametrize(
@@ -68,6 +80,7 @@ def test_own_only_what_was_never_anything_else(state: State) -> None:
     group = Group(own=None)
     key = layout.bucket_key(group.rows.generation, 9)
     group.rows.put(key, bytes((state,)) + (4).to_bytes(8, "big") + bytes(4))
+    group.rows.put(layout.bucket_key(group.rows.generation, 10), bytes(13))
     group.machine = ShardMachine(group.rows)
     assert group.machine.states[9] == state
     assert isinstance(group.entry(own(8, 10))[0], resp.ReplyError)

@@ -40,5 +40,8 @@ class Conditions:
     """Of entries in a message between replicas."""
     flight_bytes: int = limits.APPEND_BYTES_IN_FLIGHT
     """Of entries on their way to a replica, beyond which no more is sent."""
+    chunk_bytes: int = limits.SNAPSHOT_CHUNK_BYTES
+    """Of rows in a chunk of a snapshot; four are on their way at a time."""
     tail_bytes: int = limits.LOG_TAIL_BYTES
     check_ticks: int = limits.CHECK_TICKS
+    heartbeat_ticks: int = limits.HEARTBEAT_TICKS

@@ -222,12 +222,18 @@ class Simulation:
             self._replace(self.operator)
         self._until(self._settled, "all groups are led and all clients are answered")
         self._until(self._has_room, "all nodes know that their disks have room")
-        commands = []
+        commands: dict[int, list[tuple[str, bytes]]] = {}
         for key in self.histories.of_key:
             name = "INCR" if key in self.histories.numbers else "SET"
-            commands += [("GETRANGE", key), (name, key), ("GET", key)]
+            of_group = commands.setdefault(self._owner(key), [])
+            of_group += [("GETRANGE", key), (name, key), ("GET", key)]
         for script in self.scripts[:2]:
-            self._until_executed(script, commands)
+            for of_group in commands.values():
+                self._until_executed(script, of_group)
+
+    def _owner(self, key: bytes) -> int:
+        """The group that has a key."""
+        return self._table().owners()[hashing.bucket_of(key)]
 
     def _replace(self, operator: Operator) -> None:
         what = "all that has lost something is replaced"
@@ -309,7 +315,7 @@ class Simulation:
         """The replica whose state is another one is quarantined, and only that."""
         world = self.world
         key = self.histories.texts[0]
-        gid = self._table().owners()[hashing.bucket_of(key)]
+        gid = self._owner(key)
         replicas = {it: world.nodes[it].replicas[gid] for it in self._homes(gid)}
         voters = {*replicas[world.leader(gid)].raft.conf.voters}
         node_id = self.dice.choice(

@@ -109,6 +109,7 @@ class World:
         self.ids.append(node_id)
         self.clock_rate[node_id] = self._rate()
         self._lives[node_id] = 1
+        self._acting[node_id] = Acting(self, node_id)
         self.format(node_id, f"{node_id:032x}", metaserver)
         self.start(node_id)
         return node_id
@@ -375,12 +376,16 @@ class World:
         except StorageError as error:
             self.failed(node_id, error)
             return
-        batches = self.disks[node_id].store.batches
-        for channel, queues in ((hello.MAIN, outputs.frames), (hello.BULK, outputs.bulk)):
-            for to, data in queues.items():
-                self.network.send(node_id, to, channel, data)
+        for to, data in outputs.frames.items():
+            self.network.send(node_id, to, hello.MAIN, data)
+        for to, data in outputs.bulk.items():
+            self.network.send(node_id, to, hello.BULK, data)
         if outputs.record is not None:
             self._write(node_id, outputs.record)
+        if outputs.flush:
+            batches = self.disks[node_id].store.batches
+            delay_us = self.dice.within(self.conditions.flush_us)
+            self.later(delay_us, node_id, self._flushed, node_id, batches)
         try:
             node.apply()
         except StorageError as error:
@@ -396,9 +401,6 @@ class World:
         if outputs.peers_changed:
             self.network.hang_up(node_id)
             self.network.dial(node_id)
-        if outputs.flush:
-            delay_us = self.dice.within(self.conditions.flush_us)
-            self.later(delay_us, node_id, self._flushed, node_id, batches)
         self._awake.discard(node_id)  # what its clients get in a turn needs no other one
         self.told(node_id, node)
         self.checks.turned(node_id, node)
