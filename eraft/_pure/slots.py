@@ -7,10 +7,14 @@ of the queue goes out.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from eraft import limits
-from eraft._impl import resp
+from eraft._pure.reply import ReplyError, encode
+
+__all__ = ["IMPL", "Slot", "SlotQueue"]
+
+IMPL: Final = "python"
 
 
 class Slot:
@@ -39,12 +43,12 @@ class Slot:
     def settle(self, replies: list[Any], start: int) -> None:
         """Answer with `count` reply values from `replies[start]` on; later answers are ignored."""
         if self.data is None:
-            self.fill(resp.encode(replies, start, start + self.count, self.protocol))
+            self.fill(encode(replies, start, start + self.count, self.protocol))
 
-    def refuse(self, error: resp.ReplyError) -> None:
+    def refuse(self, error: ReplyError) -> None:
         """Answer every command of the slot with the same error."""
         if self.data is None:
-            self.fill(resp.encode([error] * self.count, 0, self.count, self.protocol))
+            self.fill(encode([error] * self.count, 0, self.count, self.protocol))
 
     def fill(self, data: bytes) -> None:
         """Answer with encoded replies."""
