@@ -116,6 +116,7 @@ class Node:
         self._stirred = False
         self._jobs: deque[Job] = deque()
         self._store_stalled = False
+        self._write_at_s = now_s
         self._leads_changed = False
 
         self.replicas: dict[int, Replica] = {}
@@ -186,7 +187,7 @@ class Node:
     def tick(self) -> None:
         """One tick of limits.TICK_S (or as configured)."""
         self._watch_disk()
-        self._store_stalled = False
+        self._write_in_time()
         for replica in list(self.replicas.values()):
             replica.tick()
         self.meta.tick()
@@ -201,6 +202,12 @@ class Node:
         self.write_behind(self.catalog.rows)
         if self.flushing.due or self.sending.waiting:
             self.stir()
+
+    def _write_in_time(self) -> None:
+        """Hand over the rows that have waited long enough, and those that the store refused."""
+        if self._store_stalled or self.now_s >= self._write_at_s:
+            self._write_at_s = self.now_s + limits.WRITE_BEHIND_S
+            self.write_all_behind()
 
     def _watch_disk(self) -> None:
         """A node whose disk does not answer neither leads nor campaigns."""

@@ -122,8 +122,6 @@ class Replica:
         self.reads.expire(now_s)
         self._check_digests()
         self.reconciler.tick()
-        if self.rows.pending:
-            self.node.write_behind(self.rows)
         if self.has_work:
             self.node.touch(self)
         if self._removed and self.node.leader_of(self.gid) not in (0, self.node.identity.node_id):
