@@ -31,6 +31,7 @@ from eraft.types import ConfState, HardState, Message
 from tests.sim.check_commits import CommitChecks
 from tests.sim.check_elections import ElectionChecks
 from tests.sim.check_flow import FlowChecks
+from tests.sim.check_members import MemberChecks
 from tests.sim.check_reads import ReadChecks
 from tests.sim.known import (
     DocumentedLoss,
@@ -83,9 +84,8 @@ class Checks:
         self._since_us: dict[int, int] = {}
         self._seen: dict[int, dict[int, Seen]] = {}
         """By node and group, since the node has started."""
-        self._stores: dict[int, str] = {}
-        """Of each node the first one that a config table had."""
         self.commits = CommitChecks(self)
+        self.members = MemberChecks(self, world)
         self._flow = FlowChecks()
         self._elections = ElectionChecks(self)
         self._reads = ReadChecks(self)
@@ -97,14 +97,9 @@ class Checks:
         self.disks.pop(node_id, None)
 
     def greeted(self, a: int, b: int) -> None:
-        """Two nodes have accepted each other: none whose disk is not the one that is known."""
-        for one, other in ((a, b), (b, a)):
-            known = self._world.nodes[other].table.nodes.get(one)
-            if known is None or not known.store_id:
-                continue  # it cannot know better
-            first = self._stores.setdefault(one, known.store_id)
-            if self._world.disks[one].identity.store_id != first:
-                raise Violation(f"wiped node: node {other} does not mind that {one} has a new disk")
+        """Two nodes have accepted each other."""
+        self.members.greeted(a, b)
+        self.members.greeted(b, a)
 
     def opened(self, node_id: int, log: WriteAheadLog | None, corrupt: str) -> None:
         """A node recovers: it must find exactly what was durable, or say that it does not.
@@ -126,7 +121,8 @@ class Checks:
             self._compare(node_id, log)
         else:
             self.disks[node_id] = {gid: recovered(log, gid) for gid in log.groups}
-            for gid in log.groups:
+            for gid, group in log.groups.items():
+                self.members.made(node_id, gid, group.state.replica_id)
                 self._learn(gid, log)
             self._positions[node_id] = log.position
         self._under_way[node_id] = deque()
@@ -232,7 +228,9 @@ class Checks:
         disk = self.disks[node_id]
         for gid, kind, first_index, payload in items:
             if kind == codec.TOMBSTONE:
-                disk.pop(gid, None)
+                gone = disk.pop(gid, None)
+                if gone is not None:
+                    self.members.buried(node_id, gid, gone.replica_id)
                 continue
             group = disk.setdefault(gid, DurableGroup())
             if kind == codec.ENTRIES:
@@ -242,6 +240,7 @@ class Checks:
             elif kind == codec.GROUP_STATE:
                 state = decode_group_state(payload)
                 group.replica_id = state.replica_id
+                self.members.made(node_id, gid, state.replica_id)
                 self._hard_state(node_id, gid, group, state.hard_state)
                 group.base_index, group.base_term = state.base_index, state.base_term
                 group.generation = state.generation
@@ -413,6 +412,7 @@ class Checks:
         gid, group, raft = replica.gid, self.group(replica.gid), replica.raft
         term, commit, role, applied = now
         self._elections.turned(node_id, replica)
+        self.members.applied(replica)
         counts = raft.conf.voters and not replica.retired
         if counts and group.confs.setdefault(applied, raft.conf) != raft.conf:
             raise Violation(

@@ -111,6 +111,13 @@ class Nemesis:
         self.world.ids.remove(node_id)
         self.given_up.add(node_id)
         self.victims.discard(node_id)
+        self.world.checks.members.out(node_id, self.world.table.version)
+
+    @property
+    def orderly(self) -> bool:
+        """Whether members change as the config table says, and not otherwise."""
+        names = {it.__name__ for it in (*self.kinds, *self._greetings)}
+        return names.isdisjoint(("reconfigure", "change_early"))
 
     def strike(self) -> int:
         """Something goes wrong; how long until the next time."""

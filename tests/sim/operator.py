@@ -41,11 +41,12 @@ class Operator:
         """How much has been carried out."""
         self._busy = self._over = False
         self._look_us = dice.choice(((100_000, 400_000), (300_000, 2_000_000)))
-        kinds = (self._replace_one, self._grow, self._shrink)
+        kinds = (self._replace_one, self._renew_one, self._grow, self._shrink)
         self._kinds = [kind for kind in kinds if dice.random() < 0.5]
         self._eager = dice.choice((0.02, 0.1))
         if dice.random() < 0.7 or not self._kinds:
             nemesis.destroys(often=dice.random() < 0.5)
+        world.checks.members.orderly = nemesis.orderly
         self._work = self._days()
         self._look_later()
 
@@ -72,8 +73,9 @@ class Operator:
         while True:
             broken = sorted(self.nemesis.victims)
             self._busy = True
-            if broken and self._quarantines(broken[0]) and self.dice.random() < 0.5:
-                yield from self._renew(broken[0])
+            quarantines = broken and self._quarantines(broken[0])
+            if quarantines and self.dice.random() < 0.5:
+                yield from self._renew(broken[0], quarantines)
             elif broken:
                 yield from self._replace(broken[0])
             elif self._kinds and not self._over and self.dice.random() < self._eager:
@@ -108,17 +110,26 @@ class Operator:
             yield
         yield from self._forget(leaves)
 
-    def _renew(self, node_id: int) -> Work:
-        """The replicas of a node that are quarantined are made anew in their place."""
-        self._tell(f"replicas of node {node_id} are to be made anew")
-        while gids := self._quarantines(node_id):
-            table = yield from self._table()
-            for gid in gids:
-                if not table.groups[gid].changing:
+    def _renew_one(self) -> Work:
+        """A sound replica; meanwhile its node is not counted on."""
+        node_id = self.dice.choice(self.world.ids)
+        self.nemesis.victims.add(node_id)
+        yield from self._renew(node_id, [self.dice.choice(sorted(self.world.checks.groups))])
+
+    def _renew(self, node_id: int, gids: list[int]) -> Work:
+        """Replicas of a node are made anew in their place."""
+        self._tell(f"the replicas of groups {gids} on node {node_id} are to be made anew")
+        table = yield from self._table()
+        old = {it.replica_id for gid in gids for it in table.groups[gid].replicas}
+        for gid in gids:
+            while True:
+                here = [it for it in table.groups[gid].replicas if it.node_id == node_id]
+                if any(it.replica_id in old for it in here):
                     yield from self._ask("REPLICAS", gid, "ADD", node_id, "REMOVE", node_id)
-            yield
-        while any(it.changing for it in (yield from self._table()).groups.values()):
-            yield
+                elif not table.groups[gid].changing:
+                    break
+                yield
+                table = yield from self._table()
         self.nemesis.victims.discard(node_id)
         self.done += 1
 

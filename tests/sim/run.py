@@ -7,7 +7,6 @@ import logging
 from dataclasses import dataclass, replace
 
 from eraft._impl import batch, hashing
-from eraft.metaserver.table import ConfigTable
 from eraft.node.replica import Replica
 from eraft.storage import rows as layout
 from eraft.storage.items import decode_conf, encode_conf
@@ -233,7 +232,7 @@ class Simulation:
 
     def _owner(self, key: bytes) -> int:
         """The group that has a key."""
-        return self._table().owners()[hashing.bucket_of(key)]
+        return self.world.table.owners()[hashing.bucket_of(key)]
 
     def _replace(self, operator: Operator) -> None:
         what = "all that has lost something is replaced"
@@ -294,13 +293,20 @@ class Simulation:
         self._until(lambda: not self._left_over(), "state that was replaced is deleted")
 
     def _as_wanted(self) -> bool:
-        table = self._table()
+        """Whether nodes have the replicas that the config table wants there, and these vote."""
+        table = self.world.table
         for node in map(self.world.nodes.__getitem__, self.nemesis.good()):
             wanted = table.hosted(node.identity.node_id, node.identity.store_id)
             found = {gid: replica.replica_id for gid, replica in node.replicas.items()}
             if found != {gid: replica.replica_id for gid, replica in wanted}:
                 return False
-        return not any(group.changing for group in table.groups.values())
+        if any(group.changing for group in table.groups.values()):
+            return False
+        return not self.world.checks.members.orderly or all(
+            {*self.world.nodes[self.world.leader(gid)].replicas[gid].raft.conf.voters}
+            == {it.replica_id for it in group.replicas}
+            for gid, group in table.groups.items()
+        )
 
     def _left_over(self) -> bool:
         """Whether a store has state that no replica needs, as of snapshots that were replaced."""
@@ -344,11 +350,7 @@ class Simulation:
     def _homes(self, gid: int) -> list[int]:
         """The nodes whose replicas of a group have to be right."""
         good = self.nemesis.good()
-        return [it for it in self._table().groups[gid].node_ids if it in good]
-
-    def _table(self) -> ConfigTable:
-        """The newest version of the config table."""
-        return max((node.table for node in self.world.nodes.values()), key=lambda it: it.version)
+        return [it for it in self.world.table.groups[gid].node_ids if it in good]
 
 
 def rows_of(replica: Replica) -> list[tuple[bytes, bytes]]:

@@ -16,6 +16,7 @@ from typing import Any
 from zlib import crc32
 
 from eraft.errors import LogCorrupt, StorageError
+from eraft.metaserver.table import ConfigTable
 from eraft.node import hello
 from eraft.node.node import Node
 from eraft.node.options import NodeOptions
@@ -502,6 +503,11 @@ class World:
             if gid in node.replicas and node.replicas[gid].serving
         ]
         return max(serving)[1] if serving else 0
+
+    @property
+    def table(self) -> ConfigTable:
+        """The newest version of the config table that a node knows."""
+        return max((node.table for node in self.nodes.values()), key=lambda it: it.version)
 
     def ready(self, gid: int) -> bool:
         """Whether the group is led and owns its buckets, and every node knows its leader."""
