@@ -112,6 +112,8 @@ def hunt(mutation: Mutation, first: int, limit: int) -> Found | None:
     answer: dict[str, Any] | None = json.loads(done.stdout.splitlines()[-1])
     if answer is None:
         return None
+    if answer["why"].startswith("NameError"):
+        raise RuntimeError(f"mutation {mutation.name} is broken itself: {answer['why']}")
     return Found(answer["seed"], answer["seed"] - first + 1, check_of(answer["why"]))
 
 
