@@ -30,7 +30,8 @@ class FlowChecks:
 
     def _look(self, replica: Replica, sent: dict[int, int]) -> None:
         most_bytes = replica.raft.config.bytes_in_flight
-        for peer in replica.raft.status().peers:
+        leadership = replica.raft._leadership
+        for peer in leadership.peers() if leadership is not None else ():
             where = f"group {replica.gid}, replica {peer.replica_id} ({peer.state})"
             window = limits.APPENDS_IN_FLIGHT if peer.state == "replicate" else 1
             if peer.appends_in_flight > window:

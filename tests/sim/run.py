@@ -32,6 +32,8 @@ DIVERGES = 5
 REPLACES = 4
 """In one seed of so many nodes are replaced."""
 REPLACE_TICKS = 1200
+COLLECTS = 8
+"""After one seed of so many garbage is collected."""
 OPERATIONS_LEAST = 200
 STRIKES_LEAST = 5
 
@@ -389,4 +391,5 @@ def attempt(seed: int) -> tuple[int, str, int]:
     except Exception as error:
         return seed, f"{type(error).__name__}: {error}", 0
     finally:
-        gc.collect()
+        if seed % COLLECTS == 0:
+            gc.collect()

@@ -340,7 +340,7 @@ class World:
         """Something happened to a node: it has a turn if that makes work for it."""
         if not node.quarantined:
             self.checks.woken(node_id, node)
-        if node.has_work:
+        if node_id not in self._awake and node.has_work:
             self.wake(node_id)
 
     def wake(self, node_id: int) -> None:
