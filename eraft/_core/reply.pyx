@@ -186,12 +186,10 @@ cdef bytes _oks(Py_ssize_t count):
     return data
 
 
-cpdef bytes encode(list replies, Py_ssize_t start, Py_ssize_t stop, int protocol):
+def encode(list replies not None, Py_ssize_t start, Py_ssize_t stop, int protocol):
     cdef unsigned char[STACK_BYTES] stack
     cdef Output out
     cdef Py_ssize_t i = start
-    if replies is None:
-        raise TypeError("replies: must be a list")
     if not 0 <= start <= stop <= len(replies):
         raise ValueError(f"replies {start} to {stop} of {len(replies)}")
     _check(protocol)

@@ -20,13 +20,12 @@ from eraft._core.measure cimport ARRAY, INCOMPLETE, LINE, PLACES, Measure
 from eraft._core.rows_h cimport ERAFT_KEY_HEADER_BYTES, eraft_write_key
 from eraft._core.lane import Lane
 from eraft._core.reply import OK, Reply, ReplyError, Simple, Verbatim, encode
-from eraft._core.slots import Slot, SlotQueue
 from eraft.types import BUCKETS
 
 __all__ = [
     "BROKEN", "COMMAND", "ERROR", "IMPL", "LANE_FULL", "NEED_DATA", "OK", "READS",
     "READS_FIRST", "TRACED", "WRITES", "CommandTable", "Lane", "Parser", "Reply",
-    "ReplyError", "Simple", "Slot", "SlotQueue", "Verbatim", "encode",
+    "ReplyError", "Simple", "Verbatim", "encode",
 ]
 
 cdef enum:

@@ -3,7 +3,7 @@
 Requests are read as Redis 7.0 reads them (RESP arrays and inline commands),
 with its words for what is malformed. Where Redis judges a line too long by
 how its bytes happened to arrive, the limit holds here for the line itself.
-Replies are written by `reply` and wait in `slots`, plain writes are gathered by `lane`.
+Replies are written by `reply`, plain writes gathered by `lane`.
 """
 
 import re
@@ -17,7 +17,6 @@ from eraft._pure import inline
 from eraft._pure.hashing import bucket_of
 from eraft._pure.lane import Lane
 from eraft._pure.reply import OK, Reply, ReplyError, Simple, Verbatim, encode
-from eraft._pure.slots import Slot, SlotQueue
 from eraft.errors import Overloaded
 from eraft.types import BUCKETS
 
@@ -38,8 +37,6 @@ __all__ = [
     "Reply",
     "ReplyError",
     "Simple",
-    "Slot",
-    "SlotQueue",
     "Verbatim",
     "encode",
 ]

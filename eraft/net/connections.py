@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from eraft import limits
-from eraft._impl import resp
+from eraft.node.slots import SlotQueue
 
 if TYPE_CHECKING:
     from eraft.net.server import Server
@@ -18,7 +18,7 @@ logger = logging.getLogger("eraft.net")
 class Conversation(Protocol):
     """A connection without its socket, as the node offers it."""
 
-    slots: resp.SlotQueue
+    slots: SlotQueue
     output_full: bool
 
     @property

@@ -13,6 +13,7 @@ from eraft.errors import NotApplied, ProtocolError
 from eraft.metaserver import command
 from eraft.node import status
 from eraft.node.proposals import NEVER
+from eraft.node.slots import Slot, SlotQueue
 from eraft.types import BUCKETS
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class AdminClient:
     ) -> None:
         self._node = node
         self._on_close = on_close
-        self.slots = resp.SlotQueue(on_output, lambda: on_close("too much output", True))
+        self.slots = SlotQueue(on_output, lambda: on_close("too much output", True))
         self.output_full = False
         self._executing = False
         self._parser = resp.Parser(
@@ -76,7 +77,7 @@ class AdminClient:
             items = [] if waits else self._parser.parse(False)
         self._executing = False
 
-    def _execute(self, args: list[bytes], slot: resp.Slot) -> None:
+    def _execute(self, args: list[bytes], slot: Slot) -> None:
         name = args[0].upper()
         if name == b"PING" and len(args) == 1:
             slot.settle([resp.Simple(b"PONG")], 0)
@@ -95,7 +96,7 @@ class AdminClient:
             shown = args[0][:64].decode("ascii", "backslashreplace")
             self._answer(slot, {"error": f"unknown command '{shown}': try STATUS, META or PING"})
 
-    def _answer(self, slot: resp.Slot, found: dict[str, Any]) -> None:
+    def _answer(self, slot: Slot, found: dict[str, Any]) -> None:
         if "error" in found:
             text = str(found["error"]).replace("\r", " ").replace("\n", " ")
             slot.refuse(resp.ReplyError(b"ERR " + text.encode()))

@@ -18,6 +18,7 @@ from eraft.node.proposals import NEVER
 from eraft.node.reads import CommandRead, GetRun
 from eraft.node.replica import CLUSTER_DOWN
 from eraft.node.session import ReplyMode, Session
+from eraft.node.slots import Slot, SlotQueue
 from eraft.shardkv import admission, router
 from eraft.shardkv.specs import CommandSpec, Kind
 
@@ -42,7 +43,7 @@ class Client:
     ) -> None:
         self.node = node
         self.session = session
-        self.slots = resp.SlotQueue(on_output, self._overflow)
+        self.slots = SlotQueue(on_output, self._overflow)
         self.closed = False
         self.output_full = False
         self._on_close = on_close
@@ -159,7 +160,7 @@ class Client:
                 self.reply(subject)
                 self.close("protocol error: " + subject.decode("ascii", "backslashreplace"))
 
-    def _open(self, since_s: float) -> resp.Slot:
+    def _open(self, since_s: float) -> Slot:
         """The slot of the current command, whose turn came at `since_s`."""
         session = self.session
         muted = session.reply_mode is not ReplyMode.ON
@@ -193,7 +194,7 @@ class Client:
         if self._later or (self._waits and not self._reads):
             self.node.waiting.resume_later(self)
 
-    def postpones(self, slot: resp.Slot) -> bool:
+    def postpones(self, slot: Slot) -> bool:
         """Whether a read has to wait until the client has taken what was read before it."""
         slots = self.slots
         large = slots.size_bytes > limits.REPLY_PIECE_BYTES

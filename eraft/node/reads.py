@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from eraft import limits
 from eraft._impl import batch, resp
+from eraft.node.slots import Slot
 from eraft.shardkv.machine import ClockBehind
 from eraft.shardkv.router import CLUSTER_DOWN
 
@@ -28,7 +29,7 @@ class ReadBase:
 
     __slots__ = ("after_writes", "barrier", "client", "deadline_s", "slot")
 
-    def __init__(self, client: Client, slot: resp.Slot, after_writes: bool) -> None:
+    def __init__(self, client: Client, slot: Slot, after_writes: bool) -> None:
         self.client = client
         self.slot = slot
         self.after_writes = after_writes
@@ -45,7 +46,7 @@ class ReadBase:
         self.answer(resp.encode([CLUSTER_DOWN], 0, 1, self.slot.protocol))
 
 
-class GetRun(resp.Slot):
+class GetRun(Slot):
     """A run of plain GETs of one connection, which is its own slot.
 
     `keys` are the row keys of its group, `ownership` the version of the
@@ -151,7 +152,7 @@ class CommandRead(ReadBase):
     __slots__ = ("args", "bucket", "wall_ms")
 
     def __init__(
-        self, client: Client, slot: resp.Slot, args: list[bytes], bucket: int, after_writes: bool
+        self, client: Client, slot: Slot, args: list[bytes], bucket: int, after_writes: bool
     ) -> None:
         super().__init__(client, slot, after_writes)
         self.args = args
@@ -195,7 +196,7 @@ class Scan(ReadBase):
     def __init__(
         self,
         client: Client,
-        slot: resp.Slot,
+        slot: Slot,
         start: Callable[[ShardReplica], None],
         lost: Callable[[], None],
     ) -> None:

@@ -14,6 +14,7 @@ from eraft.shardkv.specs import COMMANDS
 if TYPE_CHECKING:
     from eraft.node.client import Client
     from eraft.node.node import Node
+    from eraft.node.slots import Slot
 
 
 class Rerouted:
@@ -23,7 +24,7 @@ class Rerouted:
     """
 
     def __init__(
-        self, client: Client, slot: resp.Slot | _Part, commands: list[list[bytes]], readonly: bool
+        self, client: Client, slot: Slot | _Part, commands: list[list[bytes]], readonly: bool
     ) -> None:
         self._client = client
         self._readonly = readonly
@@ -78,7 +79,7 @@ class _PartRead(CommandRead):
 class _Parts:
     """Joins the replies of several commands in the slot that was theirs together."""
 
-    def __init__(self, client: Client, slot: resp.Slot, count: int) -> None:
+    def __init__(self, client: Client, slot: Slot, count: int) -> None:
         self.slot = slot
         self._client = client
         self._parts: list[bytes] = [b""] * count

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
     from eraft.node.client import Client
     from eraft.node.node import Node
     from eraft.node.shard import ShardReplica
+    from eraft.node.slots import Slot
 
 READ_ONLY = resp.ReplyError(b"READONLY You can't write against a read only replica.")
 
 
-def read(client: Client, slot: resp.Slot, args: list[bytes]) -> None:
+def read(client: Client, slot: Slot, args: list[bytes]) -> None:
     """SCAN, KEYS, DBSIZE and the like, over the groups that this node leads."""
     led = led_shards(client.node)
     walk = _Walk(client, slot, args, led)
@@ -28,7 +29,7 @@ def read(client: Client, slot: resp.Slot, args: list[bytes]) -> None:
         walk.start()
 
 
-def flush(client: Client, slot: resp.Slot, args: list[bytes]) -> None:
+def flush(client: Client, slot: Slot, args: list[bytes]) -> None:
     """FLUSHALL: one command in the log of each group that this node leads."""
     led = led_shards(client.node)
     if not led:
@@ -52,7 +53,7 @@ class _Walk:
     """One walk, from its read positions to its reply."""
 
     def __init__(
-        self, client: Client, slot: resp.Slot, args: list[bytes], led: list[ShardReplica]
+        self, client: Client, slot: Slot, args: list[bytes], led: list[ShardReplica]
     ) -> None:
         self._client = client
         self._slot = slot
@@ -93,7 +94,7 @@ class _Flushes:
 
     count = 1
 
-    def __init__(self, slot: resp.Slot, groups: int) -> None:
+    def __init__(self, slot: Slot, groups: int) -> None:
         self.deadline_s = slot.deadline_s
         self._slot = slot
         self._alone = groups == 1

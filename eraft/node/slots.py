@@ -7,14 +7,10 @@ of the queue goes out.
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from eraft import limits
-from eraft._pure.reply import ReplyError, encode
-
-__all__ = ["IMPL", "Slot", "SlotQueue"]
-
-IMPL: Final = "python"
+from eraft._impl import resp
 
 
 class Slot:
@@ -43,12 +39,12 @@ class Slot:
     def settle(self, replies: list[Any], start: int) -> None:
         """Answer with `count` reply values from `replies[start]` on; later answers are ignored."""
         if self.data is None:
-            self.fill(encode(replies, start, start + self.count, self.protocol))
+            self.fill(resp.encode(replies, start, start + self.count, self.protocol))
 
-    def refuse(self, error: ReplyError) -> None:
+    def refuse(self, error: resp.ReplyError) -> None:
         """Answer every command of the slot with the same error."""
         if self.data is None:
-            self.fill(encode([error] * self.count, 0, self.count, self.protocol))
+            self.fill(resp.encode([error] * self.count, 0, self.count, self.protocol))
 
     def fill(self, data: bytes) -> None:
         """Answer with encoded replies."""
