@@ -469,6 +469,7 @@ class Node:
             or self._jobs
             or outputs.frames
             or outputs.bulk
+            or outputs.peers_changed
             or self.waiting.resuming
             or self.outbox.waiting
         )

@@ -111,6 +111,7 @@ def test_reads_that_wait_on_a_follower_when_it_is_removed_go_elsewhere() -> None
     world.settle()
     assert not reader.received
     with world.acting(follower) as node:
+        world.checks.members.taken_out.add(node.replicas[1].replica_id)
         node.replicas[1].leave()
     world.until(lambda: bool(reader.received))
     assert answer(reader).startswith((b"-MOVED ", b"-CLUSTERDOWN "))

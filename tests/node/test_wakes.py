@@ -48,3 +48,16 @@ def test_a_joint_configuration_is_left_as_soon_as_it_is_applied() -> None:
         )
     assert within_a_tick(world, lambda: bool(results))
     assert within_a_tick(world, lambda: not replica.raft.conf.outgoing)
+
+
+def test_a_node_that_hosts_nothing_has_a_turn_in_which_it_dials_its_peers() -> None:
+    """It was removed while it was away, and hears so from them."""
+    world = World(nodes=4, members=3)
+    world.until(lambda: all(len(node.table.nodes) == 4 for node in world.nodes.values()))
+    world.crash(4)
+    assert world.meta(1, "FORGET", "4").startswith(b"$")
+    world.start(4)
+    with world.acting(4) as node:
+        assert node.has_work
+        assert node.drain().peers_changed
+        assert not node.has_work

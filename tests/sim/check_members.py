@@ -27,6 +27,8 @@ class MemberChecks:
         self.orderly = False
         """Whether the config table alone says who votes: then enough replicas do, and what they
         need they have."""
+        self.taken_out: set[int] = set()
+        """Replicas that a test makes leave while they are members."""
         self._homes: dict[int, tuple[int, int]] = {}
         """Of each replica id that there ever was: group and node."""
         self._buried: set[int] = set()
@@ -56,7 +58,7 @@ class MemberChecks:
         """It is durable that a replica will never be again."""
         self._buried.add(replica_id)
         _, conf = self._newest.get(gid, (0, ConfState()))
-        if replica_id in conf.members:
+        if replica_id in conf.members and replica_id not in self.taken_out:
             raise Violation(
                 f"removed: node {node_id} has deleted replica {replica_id} of group {gid}, which"
                 f" has {conf}"
