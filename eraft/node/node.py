@@ -368,7 +368,7 @@ class Node:
                 self.write_behind(replica.rows)
 
     def write_all_behind(self) -> None:
-        """Hand everything that is applied to the store, before a clean stop."""
+        """Hand everything that is applied to the store, also if it stalled before."""
         self._store_stalled = False
         for replica in self.replicas.values():
             self.write_behind(replica.rows)
