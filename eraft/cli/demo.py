@@ -33,6 +33,7 @@ GAP_LIMIT_S = 3.0
 WAIT_S = 15.0
 SEGMENT_SIZE_BYTES = 4 * 1024 * 1024
 READ_BATCH = 500
+BALANCE_INTERVAL_S = 1
 
 TEXT = """
 Starts 3 node processes on loopback that host the metaserver and 2 data groups
@@ -144,11 +145,15 @@ class Demo:
         if result.returncode:
             raise CommandFailed(f"eraft {words[0]} ended with exit status {result.returncode}")
 
-    def _wait(self, condition: Callable[[], bool], text: str, writer: Writer) -> None:
-        """Wait for something to become true while the writer runs."""
-        if not processes.wait_until(lambda: bool(writer.failure) or condition(), WAIT_S):
+    def _wait(self, condition: Callable[[], bool], text: str, writer: Writer | None = None) -> None:
+        """Wait for something to become true, while the writer runs if there is one."""
+
+        def failure() -> str:
+            return writer.failure if writer else ""
+
+        if not processes.wait_until(lambda: bool(failure()) or condition(), WAIT_S):
             raise CommandFailed(f"after {WAIT_S:g} s still not: {text}")
-        self._check(not writer.failure, text, writer.failure)
+        self._check(not failure(), text, failure())
 
     def _cluster(self) -> cluster_file.Cluster:
         return cluster_file.read(self._directory)
@@ -172,11 +177,18 @@ class Demo:
         self._say("A cluster: 3 processes, the metaserver and 2 data groups with 3 replicas each")
         words = ["--nodes", "3", "--groups", "2", "--replicas", "3"]
         words += ["--segment-size-bytes", str(SEGMENT_SIZE_BYTES)]
+        words += ["--balance-interval-s", str(BALANCE_INTERVAL_S)]
         self._eraft("cluster", "start", "--dir", str(self._directory), *words)
         cluster = self._cluster()
         pids = [node.pid for node in cluster.nodes if node.state == "running"]
         self._check(len(pids) == 3, f"3 processes run: {', '.join(map(str, pids))}")
-        self._connect(cluster.nodes[0])
+        # What follows counts on the masters that the client knows: a fault may
+        # move leaders from here on, the balancer does not.
+        self._wait(self._leaders_spread, "each data group is led by another node")
+
+    def _leaders_spread(self) -> bool:
+        self._connect(self._cluster().nodes[0])
+        return len(self._client.get_primaries()) == 2
 
     def _config_table(self) -> None:
         self._say("The config table, version by version")
