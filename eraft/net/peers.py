@@ -35,13 +35,13 @@ class PeerLink(asyncio.Protocol):
         self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
         self._lost = asyncio.Event()
         self._complaint = ""
-        self.ready = False
+        self._hello: hello.Hello | None = None
         self._task = asyncio.get_running_loop().create_task(self._keep_connected())
 
     def send(self, data: list[bytes]) -> None:
         """Send frames, or drop them if the link is down or the peer does not keep up."""
         transport = self._transport
-        if transport is None or not self.ready:
+        if transport is None or self._hello is None:
             return
         if transport.get_write_buffer_size() > limits.PEER_OUTPUT_BYTES:
             logger.warning("node %d does not keep up: reconnecting", self._node_id)
@@ -59,7 +59,10 @@ class PeerLink(asyncio.Protocol):
         delay_s = limits.DIAL_FIRST_DELAY_S
         loop = asyncio.get_running_loop()
         while True:
-            address = self._server.node.table.nodes[self._node_id].peer
+            node = self._server.node.table.nodes.get(self._node_id)
+            if node is None:
+                return  # it has just been removed, and this link is about to be closed
+            address = node.peer
             host, _, port = address.rpartition(":")
             self._lost.clear()
             try:
@@ -69,7 +72,7 @@ class PeerLink(asyncio.Protocol):
                 self._complain(f"cannot be reached at {address}: {error}")
             else:
                 await self._lost.wait()
-                if self.ready:
+                if self._hello is not None:
                     delay_s = limits.DIAL_FIRST_DELAY_S
                     self._down()
             await asyncio.sleep(delay_s)
@@ -82,7 +85,7 @@ class PeerLink(asyncio.Protocol):
             logger.warning("node %d %s", self._node_id, why)
 
     def _down(self) -> None:
-        self.ready = False
+        self._hello = None
         if self._channel == hello.MAIN:
             logger.warning("node %d: connection lost", self._node_id)
             self._server.enter()
@@ -106,19 +109,23 @@ class PeerLink(asyncio.Protocol):
         node = self._server.node
         try:
             for kind, body in self._reader.feed(data):
-                if kind != frames.HELLO or self.ready:
+                if kind != frames.HELLO or self._hello is not None:
                     raise ProtocolError(f"sent a frame of kind {kind} where none belongs")
                 found = hello.check(body, node.identity, node.table)
                 if found.node_id != self._node_id:
                     raise ProtocolError(f"answers as node {found.node_id}")
-                self._up()
+                self._up(found)
         except ProtocolError as error:
-            self._complain(f"{error}")
-            assert self._transport is not None
+            self._hang_up(str(error))
+
+    def _hang_up(self, why: str) -> None:
+        self._complain(why)
+        if self._transport is not None:
             self._transport.abort()
 
-    def _up(self) -> None:
-        self.ready = True
+    def _up(self, found: hello.Hello) -> None:
+        self._hello = found
+        self._server.node.handshakes.keep(found, self._hang_up)
         self._complaint = ""
         if self._channel == hello.MAIN:
             logger.info("node %d: connected", self._node_id)
@@ -128,6 +135,8 @@ class PeerLink(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        if self._hello is not None:
+            self._server.node.handshakes.forget(self._hello)
         self._lost.set()
 
 
@@ -141,7 +150,7 @@ class PeerReceiver(asyncio.Protocol):
     def __init__(self, server: Server) -> None:
         self._server = server
         self._reader = frames.FrameReader(limits.PEER_GREETING_BYTES)
-        self._node_id = 0
+        self._hello: hello.Hello | None = None
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle
 
@@ -154,6 +163,8 @@ class PeerReceiver(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._known()
+        if self._hello is not None:
+            self._server.node.handshakes.forget(self._hello)
 
     def _known(self) -> None:
         self._deadline.cancel()
@@ -164,10 +175,12 @@ class PeerReceiver(asyncio.Protocol):
         server.enter()
         try:
             for kind, body in self._reader.feed(data):
-                if self._node_id:
-                    server.node.inbound.take(self._node_id, kind, body)
-                else:
+                if self._hello is None:
                     self._greeted(kind, body)
+                elif self._transport.is_closing():
+                    break  # what came just now has shown who that is
+                else:
+                    server.node.inbound.take(self._hello.node_id, kind, body)
         except ProtocolError as error:
             self._refuse(str(error))
         server.told()
@@ -177,16 +190,20 @@ class PeerReceiver(asyncio.Protocol):
         if kind != frames.HELLO:
             raise ProtocolError(f"frame of kind {kind} before the greeting")
         found = hello.check(body, node.identity, node.table)
-        self._node_id = found.node_id
+        self._hello = found
         self._known()
+        node.handshakes.keep(found, self._hang_up)
         # It sends no more before it has its answer, so the old reader holds nothing.
         self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
         self._transport.write(hello.encode(node.identity, found.node_id, found.channel))
 
+    def _hang_up(self, why: str) -> None:
+        self._refuse(f"connection closed: {why}")
+
     def _refuse(self, why: str) -> None:
-        who = f"node {self._node_id}" if self._node_id else "a peer"
+        who = "a peer" if self._hello is None else f"node {self._hello.node_id}"
         logger.warning("%s at %s: %s", who, self._transport.get_extra_info("peername"), why)
-        if not self._node_id:
+        if self._hello is None:
             self._transport.write(hello.refusal(why))
         self._transport.close()
 

@@ -1,9 +1,11 @@
 """The greeting of a connection between two nodes.
 
 The node that dials says who it is and whom it means to reach; the other one
-answers in kind or with the reason why not, and hangs up.
+answers in kind or with the reason why not, and hangs up. Either of them hangs
+up later, once the config table says that the other one is not who it should be.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import orjson
@@ -24,12 +26,39 @@ BULK = 1
 """The two connections to a peer: large entries do not hold up heartbeats."""
 
 
-@dataclass(slots=True, frozen=True)
+HangUp = Callable[[str], None]
+"""Ends a connection, and is told why."""
+
+
+@dataclass(slots=True, frozen=True, eq=False)
 class Hello:
-    """Who dialled, and which of the two connections this is."""
+    """Who is on the other side of a connection, and which of the two connections it is."""
 
     node_id: int
+    store_id: str
     channel: int
+
+
+class Handshakes:
+    """The connections with other nodes, either way, for as long as their greeting is right."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Hello, HangUp] = {}
+
+    def keep(self, found: Hello, hang_up: HangUp) -> None:
+        """The connection of this greeting is used from now on."""
+        self._kept[found] = hang_up
+
+    def forget(self, found: Hello) -> None:
+        """The connection of this greeting has ended."""
+        self._kept.pop(found, None)
+
+    def judge(self, table: ConfigTable) -> None:
+        """The config table has changed: hang up on everybody whom it would not let in."""
+        for found in list(self._kept):
+            why = objection(found, table)
+            if why:
+                self._kept.pop(found)(why)
 
 
 def encode(identity: Identity, to: int, channel: int) -> bytes:
@@ -75,15 +104,27 @@ def check(body: bytes, identity: Identity, table: ConfigTable) -> Hello:
     node_id = schema.integer(found["node_id"], "greeting: node_id", 1, schema.U32)
     if node_id == identity.node_id:
         raise ProtocolError(f"calls itself node {node_id}, as this one does")
+    store_id = schema.name(found["store_id"], "greeting: store_id", least=1)
+    channel = schema.integer(found["channel"], "greeting: channel", MAIN, BULK)
+    hello = Hello(node_id, store_id, channel)
+    why = objection(hello, table)
+    if why:
+        raise ProtocolError(why)
+    return hello
+
+
+def objection(hello: Hello, table: ConfigTable) -> str:
+    """Why the config table does not let that node in, "" if it does."""
+    node_id = hello.node_id
     if node_id in table.removed_nodes:
-        raise ProtocolError(f"node {node_id} was removed from the cluster")
+        return f"node {node_id} was removed from the cluster"
     known = table.nodes.get(node_id)
-    if known is not None and known.store_id and known.store_id != found["store_id"]:
-        raise ProtocolError(
+    if known is not None and known.store_id and known.store_id != hello.store_id:
+        return (
             f"node {node_id} comes with another store than the one it registered: "
             "its directory was formatted again"
         )
-    return Hello(node_id, schema.integer(found["channel"], "greeting: channel", MAIN, BULK))
+    return ""
 
 
 def request_id(body: bytes) -> str:

@@ -32,6 +32,7 @@ from eraft.node.context import Context
 from eraft.node.flushing import Flushing
 from eraft.node.gossip import Gossip, Lead
 from eraft.node.groups import Groups
+from eraft.node.hello import Handshakes
 from eraft.node.inbound import Inbound
 from eraft.node.leads import Leads
 from eraft.node.meta import MetaReplica
@@ -103,6 +104,7 @@ class Node:
         self.flushing = Flushing(self)
         self.waiting = Waiting(self)
         self.gossip = Gossip(identity.node_id, self.send_frame)
+        self.handshakes = Handshakes()
         self.room = DiskRoom(self)
         self.leads = Leads(self)
         self.meta = MetaClient(self)
@@ -435,6 +437,7 @@ class Node:
         self.flushing.want()
         self.router.set_table(self.table)
         self._learn_peers()
+        self.handshakes.judge(self.table)
         if not self.quarantined:
             self.groups.follow(self.table)
         self._leads_changed = True

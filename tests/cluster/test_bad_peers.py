@@ -6,6 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 
 from eraft import limits
 from eraft._impl import frames
+from eraft.cli import admin
+from eraft.metaserver import operations
+from eraft.metaserver.operations import Register
 from eraft.node import hello
 from eraft.storage.directory import Identity
 from eraft.types import Message, MessageKind
@@ -125,6 +129,21 @@ def test_messages_of_strangers_change_nothing(node: Node) -> None:
             "all are refused",
         )
     assert {group["gid"]: group["term"] for group in node.status()["groups"]} == before
+
+
+def test_a_connection_ends_when_the_config_table_turns_against_its_node(node: Node) -> None:
+    identity = replace(PEER, node_id=4)
+    with Wire(node.peer) as right, Wire(node.peer) as wrong:
+        right.send(greeting(identity=identity))
+        wrong.send(greeting(identity=identity, store_id="another"))
+        assert answer(right)["node_id"] == answer(wrong)["node_id"] == 1
+        register = Register(4, identity.store_id, "127.0.0.1:1", "127.0.0.1:1", "127.0.0.1:1")
+        right.send(frames.encode_frame(frames.META_REQUEST, operations.encode("4-a-1", register)))
+        assert wrong.rest() == b""
+        node.wait_text("connection closed: node 4 comes with another store than")
+        admin.ask(node.admin, "META", "FORGET", 4)
+        assert right.rest() == b""
+        node.wait_text("connection closed: node 4 was removed from the cluster")
 
 
 def test_strangers_who_say_nothing_are_few_and_soon_gone(node: Node) -> None:

@@ -111,15 +111,20 @@ class MemberChecks:
         """A node has left the cluster, as of that version of the config table."""
         self._out[node_id] = version
 
-    def greeted(self, one: int, other: int) -> None:
-        """Node `other` has accepted `one`, which has to be the one that it should know."""
-        world = self._world
-        table = world.nodes[other].table
+    def connected(self, sender: int, to: int, stores: tuple[str, str]) -> None:
+        """Each end has to mind who the other one is, as far as it can know."""
+        self._accepts(to, sender, stores[0])
+        if sender in self._world.nodes:
+            self._accepts(sender, to, stores[1])
+
+    def _accepts(self, other: int, one: int, store_id: str) -> None:
+        """Node `other` does not mind `one`, which has to be the one that it should know."""
+        table = self._world.nodes[other].table
         if other not in self._out and table.version >= self._out.get(one, table.version + 1):
             raise Violation(f"removed node: node {other} does not mind that {one} is out")
         known = table.nodes.get(one)
         if known is None or not known.store_id:
             return  # it cannot know better
         first = self._stores.setdefault(one, known.store_id)
-        if world.disks[one].identity.store_id != first:
+        if store_id != first:
             raise Violation(f"wiped node: node {other} does not mind that {one} has a new disk")

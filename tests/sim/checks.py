@@ -96,10 +96,9 @@ class Checks:
         """The node has an empty disk."""
         self.disks.pop(node_id, None)
 
-    def greeted(self, a: int, b: int) -> None:
-        """Two nodes have accepted each other."""
-        self.members.greeted(a, b)
-        self.members.greeted(b, a)
+    def connected(self, sender: int, to: int, stores: tuple[str, str]) -> None:
+        """A connection is there, or something arrives on it; `stores` are those of both ends."""
+        self.members.connected(sender, to, stores)
 
     def opened(self, node_id: int, log: WriteAheadLog | None, corrupt: str) -> None:
         """A node recovers: it must find exactly what was durable, or say that it does not.

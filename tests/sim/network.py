@@ -7,14 +7,17 @@ or late if the conditions say so: the core does not rely on connections.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from eraft import limits
 from eraft._impl import frames
 from eraft.errors import ProtocolError
 from eraft.node import hello
+from eraft.node.hello import Handshakes, Hello
 
 if TYPE_CHECKING:
+    from eraft.node.node import Node
     from tests.sim.world import World
 
 CHANNELS = (hello.MAIN, hello.BULK)
@@ -25,7 +28,10 @@ UNACKED_US = int(limits.PEER_UNACKED_S * 1e6)
 class Link:
     """One dialled connection; `epoch` tells its lives apart."""
 
-    __slots__ = ("channel", "dialling", "epoch", "held", "last_us", "reader", "sender", "to", "up")
+    __slots__ = (
+        *("channel", "dialling", "epoch", "held", "kept", "last_us", "reader", "sender", "stores"),
+        *("to", "up"),
+    )
 
     def __init__(self, sender: int, to: int, channel: int) -> None:
         self.sender = sender
@@ -37,6 +43,18 @@ class Link:
         self.last_us = 0
         self.held: list[bytes] = []
         self.reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
+        self.kept: list[tuple[Handshakes, Hello]] = []
+        """What the two ends know of each other, while one of them may hear the other."""
+        self.stores = ("", "")
+        """The disks of both ends when the connection came about."""
+
+    def end(self) -> None:
+        """Nothing arrives on it any more, not even what is under way."""
+        self.up = False
+        self.epoch += 1
+        for handshakes, found in self.kept:
+            handshakes.forget(found)
+        self.kept.clear()
 
 
 class Network:
@@ -95,19 +113,23 @@ class Network:
         if (link.sender, link.to) in self.blocked:
             link.held.append(data)
             return
-        self._deliver(link.sender, link.to, link.reader.feed(data))
+        self._world.checks.connected(link.sender, link.to, link.stores)
+        with self._world.acting(link.to) as node:
+            for kind, body in link.reader.feed(data):
+                if epoch != link.epoch:
+                    break  # the frame before has shown who that is
+                self._take(node, link.sender, kind, body)
 
     def _stray(self, sender: int, to: int, frame: bytes) -> None:
         if (sender, to) not in self.blocked:
             reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
-            self._deliver(sender, to, reader.feed(frame))
+            ((kind, body),) = reader.feed(frame)
+            with self._world.acting(to) as node:
+                self._take(node, sender, kind, body)
 
-    def _deliver(self, sender: int, to: int, found: list[tuple[int, bytes]]) -> None:
-        world = self._world
-        with world.acting(to) as node:
-            for kind, body in found:
-                world.witness(body)
-                node.inbound.take(sender, kind, body)
+    def _take(self, node: Node, sender: int, kind: int, body: bytes) -> None:
+        self._world.witness(body)
+        node.inbound.take(sender, kind, body)
 
     # Connections
 
@@ -129,8 +151,18 @@ class Network:
         nodes = self._world.nodes[sender].table.nodes
         for link in self.links.values():
             if link.sender == sender and link.up and link.to not in nodes:
-                link.up = False
-                link.epoch += 1
+                link.end()
+
+    def _hung_up(self, link: Link, why: str) -> None:
+        """One end has nothing to do with the other one any more."""
+        world = self._world
+        world.tell(f"the connection from node {link.sender} to node {link.to} is closed: {why}")
+        noticed = link.up and link.sender in world.nodes
+        link.end()
+        if noticed:
+            link.dialling = True
+            delay_us = world.dice.within(world.conditions.notice_us)
+            world.later(delay_us, link.sender, self._lost, link.sender, link.to, [link])
 
     def dial_all(self) -> None:
         """Something has changed that may let connections come about."""
@@ -145,17 +177,24 @@ class Network:
             return
         if (a, b) in self.blocked or (b, a) in self.blocked:
             return
+        kept = []
         try:
             for one, other in ((a, b), (b, a)):
                 greeting = hello.encode(world.disks[one].identity, other, link.channel)
                 ((_, body),) = frames.FrameReader(limits.PEER_GREETING_BYTES).feed(greeting)
-                hello.check(body, world.disks[other].identity, world.nodes[other].table)
+                node = world.nodes[other]
+                found = hello.check(body, node.identity, node.table)
+                kept.append((node.handshakes, found))
         except ProtocolError as error:
             world.tell(f"node {a} does not get a connection to node {b}: {error}")
             return
-        world.checks.greeted(a, b)
+        link.end()
         link.up = True
-        link.epoch += 1
+        link.kept = kept
+        for handshakes, found in kept:
+            handshakes.keep(found, partial(self._hung_up, link))
+        link.stores = (world.disks[a].identity.store_id, world.disks[b].identity.store_id)
+        world.checks.connected(a, b, link.stores)
         link.last_us = 0
         link.held.clear()
         link.reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
@@ -209,8 +248,7 @@ class Network:
         for channel in CHANNELS:
             link = self.links.get((sender, to, channel))
             if link is not None and link.up:
-                link.up = False
-                link.epoch += 1
+                link.end()
                 link.dialling = True
                 ended.append(link)
         if ended and sender in world.nodes:
@@ -223,7 +261,8 @@ class Network:
     def _lost(self, sender: int, to: int, ended: list[Link]) -> None:
         for link in ended:
             link.dialling = False
-            if link.channel == hello.MAIN:
+            # A node hears nothing more of links to those that its table has not any more.
+            if link.channel == hello.MAIN and to in self._world.nodes[sender].table.nodes:
                 with self._world.acting(sender) as node:
                     node.peer_down(to)
         self.dial(sender)
@@ -235,6 +274,6 @@ class Network:
             if link.sender == node_id:
                 link.up = link.dialling = False
                 if not world.conditions.notice_us[1] or world.dice.random() < 0.5:
-                    link.epoch += 1
+                    link.end()
         for other in list(world.nodes):
             self._end(other, node_id)

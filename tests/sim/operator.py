@@ -182,16 +182,24 @@ class Operator:
         return node_id
 
     def _forget(self, node_ids: set[int]) -> Work:
-        """Nodes without replicas leave the table and are switched off, some of them later."""
+        """Nodes without replicas leave the table and are switched off, some of them later.
+
+        Not later if the disk is a new one: two founders with empty disks would be a majority
+        that knows of no cluster, and found one of their own.
+        """
         table = yield from self._table()
         for node_id in sorted(node_ids):
+            disk = self.world.disks[node_id]
+            emptied = node_id in table.nodes and (
+                disk.identity.store_id != table.nodes[node_id].store_id
+            )
             while node_id in table.nodes:
                 yield from self._ask("FORGET", node_id)
                 yield
                 table = yield from self._table()
             self.nemesis.retire(node_id)
             self._tell(f"node {node_id} is out")
-            if self._over or self.dice.random() < 0.5:
+            if self._over or emptied or self.dice.random() < 0.5:
                 self._end(node_id)
             else:
                 self._start(node_id)
