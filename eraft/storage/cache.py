@@ -1,11 +1,11 @@
-"""Rows above RocksDB that were read or written lately.
+"""Rows above RocksDB that were read lately.
 
 RocksDB's own cache holds blocks of files, not what is still in its memory
-tables, and a call into it costs twenty times as much as a dict.
+tables, and a call into it costs twenty times as much as a dict. What is only
+written does not come in: followers, which nobody reads, need no room for it.
 """
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable
 from typing import Final
 
 from eraft import limits
@@ -30,29 +30,28 @@ class RowCache:
         self._size_bytes = 0
 
     def remember(self, key: bytes, row: bytes | None) -> None:
-        """The store has this row."""
-        size_bytes = len(key) + (len(row) if row is not None else 0)
-        if size_bytes <= limits.CACHED_ROW_BYTES:
-            self._make_room(size_bytes + _ENTRY_BYTES)
-            self.rows[key] = row
-
-    def written(self, rows: Sequence[tuple[bytes, bytes | None]]) -> None:
-        """The store has got these rows."""
-        size_bytes = len(rows) * _ENTRY_BYTES
-        size_bytes += sum(map(len, filter(None, chain.from_iterable(rows))))
-        if size_bytes > self._limit_bytes:
-            self.clear()
+        """The store has this row, which is not cached yet."""
+        size_bytes = _size_bytes(key, row)
+        if size_bytes > limits.CACHED_ROW_BYTES:
             return
-        self._make_room(size_bytes)
-        self.rows.update(rows)
+        if self._size_bytes + size_bytes > self._limit_bytes:
+            self.clear()
+        self._size_bytes += size_bytes
+        self.rows[key] = row
+
+    def written(self, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """The store has got these rows: those that are cached change."""
+        cached = self.rows
+        for key, row in rows:
+            if key in cached:
+                self._size_bytes -= _size_bytes(key, cached.pop(key))
+                self.remember(key, row)
 
     def clear(self) -> None:
         """Forget everything."""
         self.rows.clear()
         self._size_bytes = 0
 
-    def _make_room(self, size_bytes: int) -> None:
-        self._size_bytes += size_bytes
-        if self._size_bytes > self._limit_bytes:
-            self.rows.clear()
-            self._size_bytes = size_bytes
+
+def _size_bytes(key: bytes, row: bytes | None) -> int:
+    return _ENTRY_BYTES + len(key) + (0 if row is None else len(row))
