@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from eraft import limits
 from eraft.errors import NotApplied
+from eraft.raft.ready import PeerStatus
 from eraft.types import METASERVER_GID
 
 if TYPE_CHECKING:
@@ -76,10 +77,13 @@ class Leads:
 
     @property
     def left(self) -> bool:
-        """Whether this node leads nothing that another one could, and knows all new leaders."""
+        """Whether this node leads nothing that another one could, and knows all new leaders.
+
+        One that has just won has no heirs before the others have answered it.
+        """
         node = self._node
         return not any(
-            self._heirs(replica) if replica.leading else not node.leader_of(replica.gid)
+            self._successors(replica) if replica.leading else not node.leader_of(replica.gid)
             for replica in node.replicas.values()
         )
 
@@ -113,20 +117,26 @@ class Leads:
                     tried.add(heirs[0])
                     self._hand_over(replica, heirs[0])
 
-    def _heirs(self, replica: Replica) -> list[int]:
-        """The voters that could lead instead, by replica id, the best one first."""
-        gossip = self._node.gossip
+    def _successors(self, replica: Replica) -> list[PeerStatus]:
+        """The voters that could lead instead, now or soon."""
         voters = replica.raft.conf.voters
-        tried = self._tried.get(replica.gid, ())
         found = []
         for peer in replica.raft.status().peers:
-            if peer.replica_id not in voters or peer.state != "replicate":
-                continue
-            home = gossip.peer(replica.members[peer.replica_id])
-            if home.connected and not home.full and not home.leaving:
-                order = (peer.replica_id in tried, not peer.active, -peer.match_index)
-                found.append((order, peer.replica_id))
-        return [replica_id for _, replica_id in sorted(found)]
+            if peer.replica_id in voters and peer.state != "snapshot":
+                home = self._node.gossip.peer(replica.members[peer.replica_id])
+                if home.connected and not home.full and not home.leaving:
+                    found.append(peer)
+        return found
+
+    def _heirs(self, replica: Replica) -> list[int]:
+        """The voters that could lead instead now, by replica id, the best one first."""
+        tried = self._tried.get(replica.gid, ())
+        found = [
+            (it.replica_id in tried, not it.active, -it.match_index, it.replica_id)
+            for it in self._successors(replica)
+            if it.state == "replicate"
+        ]
+        return [replica_id for *_, replica_id in sorted(found)]
 
     def _hand_over(self, replica: Replica, heir: int) -> None:
         try:

@@ -163,10 +163,11 @@ class RaftGroup(Replica):
         """Begins to hand leadership over to a voter (dissertation, section 3.10).
 
         Until it is over, `transferee` names it and proposals are refused.
-        It ends with this replica's step down, or after `election_ticks`
-        without one: then this replica goes on to lead. Raises `NotLeader`,
-        and `TransferRefused` if the target is no voter or is not following
-        closely enough to catch up at once. To itself there is nothing to do.
+        It ends with this replica's step down, or without one when the target
+        is `unreachable` or `election_ticks` are over: then this replica goes
+        on to lead. Raises `NotLeader`, and `TransferRefused` if the target is
+        no voter or is not following closely enough to catch up at once. To
+        itself there is nothing to do.
         """
         leadership = self._leadership
         if leadership is None:

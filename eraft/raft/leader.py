@@ -263,10 +263,16 @@ class Leadership:
             peer.pause(self._tick)
 
     def unreachable(self, replica_id: int) -> None:
-        """What was sent to the peer may be lost: wait until it answers a heartbeat."""
+        """What was sent to the peer may be lost: wait until it answers a heartbeat.
+
+        If leadership is handed to it, it may never have heard of that: better to hand it to
+        another one than to refuse proposals for an election timeout.
+        """
         peer = self._peers.get(replica_id)
         if peer is not None:
             peer.pause(LONG_AGO)
+        if replica_id == self.transferee:
+            self.transferee = 0
 
     # Reads of followers
 

@@ -109,3 +109,40 @@ def test_a_node_alone_leaves_at_once() -> None:
     world = opened(nodes=1)
     leave(world, 1)
     assert world.nodes[1].leads.left
+
+
+def test_the_connection_to_the_heir_breaks_and_another_one_takes_over_at_once() -> None:
+    world = opened()
+    leader = world.leader(1)
+    node = world.nodes[leader]
+    for other in world.ids:
+        if other != leader:
+            world.network.block(leader, other)
+    leave(world, leader)
+    world.settle()
+    replica = node.replicas[1]
+    heir = replica.members[replica.raft.transferee]
+    world.heal()  # but what the heir was told is lost
+    world.network.break_links(leader, heir)
+    ticks = 0
+    while not node.leads.left:
+        world.tick()
+        ticks += 1
+    assert ticks < 6
+    assert world.leader(1) not in (0, leader)
+
+
+def test_a_node_that_has_just_won_does_not_leave_before_it_has_heard_of_the_others() -> None:
+    world = opened()
+    leader = world.leader(1)
+    node = world.nodes[next(it for it in world.ids if it not in (leader, world.leader(0)))]
+    node_id = node.identity.node_id
+    with world.acting(leader) as old:
+        old.replicas[1].raft.transfer_leadership(node.replicas[1].replica_id)
+        old.touch(old.replicas[1])
+    while not node.replicas[1].leading:
+        world.step()
+    leave(world, node_id)
+    assert not node.leads.left
+    world.until(lambda: node.leads.left, ticks=6)
+    assert world.leader(1) not in (0, node_id)

@@ -59,6 +59,17 @@ def test_it_gives_up_after_an_election_timeout() -> None:
     solo.group.propose(b"x")
 
 
+def test_it_is_over_when_the_link_to_the_target_is_lost() -> None:
+    solo = Solo().lead()
+    solo.group.transfer_leadership(3)
+    solo.settle()
+    solo.group.unreachable(2)
+    assert solo.group.transferee == 3
+    solo.group.unreachable(3)
+    assert solo.group.transferee == 0
+    solo.group.propose(b"x")
+
+
 def test_who_cannot_be_the_target() -> None:
     with pytest.raises(NotLeader):
         Solo().group.transfer_leadership(2)
