@@ -7,6 +7,7 @@ and only sends on what it dialled; it only receives on what it accepted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING, cast
@@ -36,6 +37,7 @@ class PeerLink(asyncio.Protocol):
         self._lost = asyncio.Event()
         self._complaint = ""
         self._hello: hello.Hello | None = None
+        self._there = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._keep_connected())
 
     def send(self, data: list[bytes]) -> None:
@@ -48,6 +50,10 @@ class PeerLink(asyncio.Protocol):
             transport.abort()
             return
         transport.write(data[0] if len(data) == 1 else b"".join(data))
+
+    def dial_at_once(self) -> None:
+        """The node is there: do not wait any longer before it is dialled again."""
+        self._there.set()
 
     def close(self) -> None:
         """End the link for good."""
@@ -65,6 +71,7 @@ class PeerLink(asyncio.Protocol):
             address = node.peer
             host, _, port = address.rpartition(":")
             self._lost.clear()
+            self._there.clear()
             try:
                 async with asyncio.timeout(limits.DIAL_TIMEOUT_S):
                     await loop.create_connection(lambda: self, host.strip("[]"), int(port))
@@ -75,7 +82,8 @@ class PeerLink(asyncio.Protocol):
                 if self._hello is not None:
                     delay_s = limits.DIAL_FIRST_DELAY_S
                     self._down()
-            await asyncio.sleep(delay_s)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._there.wait(), delay_s)
             delay_s = min(2 * delay_s, limits.DIAL_LAST_DELAY_S)
 
     def _complain(self, why: str) -> None:
@@ -196,6 +204,7 @@ class PeerReceiver(asyncio.Protocol):
         # It sends no more before it has its answer, so the old reader holds nothing.
         self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
         self._transport.write(hello.encode(node.identity, found.node_id, found.channel))
+        self._server.greeted(found)
 
     def _hang_up(self, why: str) -> None:
         self._refuse(f"connection closed: {why}")

@@ -385,6 +385,12 @@ class Server:
             return RefusedPeer()
         return PeerReceiver(self)
 
+    def greeted(self, found: hello.Hello) -> None:
+        """A node has dialled this one: it is there again, if it was not."""
+        link = self._links.get((found.node_id, found.channel))
+        if link is not None:
+            link.dial_at_once()
+
     def connection_lost(self, connection: Connection) -> None:
         """Forget a connection whose socket is gone."""
         self._connections.pop(connection, None)

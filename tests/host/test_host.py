@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,3 +200,32 @@ def test_an_address_that_others_cannot_use_is_refused(options, client):
 
     with pytest.raises(ConfigError, match="client address"):
         uvloop.run(run())
+
+
+def test_whoever_greets_is_dialled_at_once(options, monkeypatch, caplog):
+    """A node that was away hears the others as soon as they hear it."""
+    for name in ("DIAL_FIRST_DELAY_S", "DIAL_LAST_DELAY_S"):
+        monkeypatch.setattr(limits, name, 3600.0)
+    base = choose_base_port(1)
+    peers = {1: options.peer, 2: f"127.0.0.1:{base + 1}"}
+    second = replace(
+        options,
+        data_dir=options.data_dir.replace("n1", "n2"),
+        client=f"127.0.0.1:{base}",
+        peer=peers[2],
+        admin=f"127.0.0.1:{base + 2}",
+    )
+    shutil.rmtree(options.data_dir)
+    for node_id, it in ((1, options), (2, second)):
+        format_directory(it.data_dir, "test", node_id, peers, segment_size_bytes=SEGMENT_SIZE_BYTES)
+
+    async def run():
+        async with asyncio.timeout(WAIT_S), Host(options, Words):
+            while "node 2 cannot be reached" not in caplog.text:
+                await asyncio.sleep(0.01)
+            async with Host(second, Words):
+                while True:
+                    with contextlib.suppress(admin.Refused):
+                        return await asyncio.to_thread(admin.ask, second.admin, "META", "QUERY")
+
+    assert uvloop.run(run())["nodes"]
