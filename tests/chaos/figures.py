@@ -57,7 +57,8 @@ class Writer(Beside):
     """A client in a closed loop that writes one key and knows when each write was acknowledged.
 
     When the leader does not answer it asks the others in turn, and does not
-    follow them back for a while: they do not know better yet.
+    follow them back for a while: they do not know better yet. It keeps no connection to a node
+    that it does not ask: one that has ended since would make it distrust a node that serves.
     """
 
     def __init__(self, cluster: ChaosCluster, key: str) -> None:
@@ -69,7 +70,8 @@ class Writer(Beside):
         self._nodes = deque(node.client for node in cluster.nodes)
         self._lost = ""
         self._lost_s = 0.0
-        self._wires: dict[str, Wire] = {}
+        self._wire: Wire | None = None
+        self._wire_to = ""
         self._leader = ""
 
     def run(self) -> None:
@@ -83,20 +85,18 @@ class Writer(Beside):
         except Exception as error:
             self.failure = repr(error)
         finally:
-            for wire in self._wires.values():
-                wire.close()
+            self._hang_up()
 
     def _write(self, number: int) -> bool:
         """Send one write; False if it was not acknowledged."""
         where, led = self._leader or self._nodes[0], bool(self._leader)
         self._leader = ""
         try:
-            answer = self._wire(where).ask("SET", self._key, number)
+            answer = self._dialled(where).ask("SET", self._key, number)
             if not answer.endswith(b"\n"):
                 raise ConnectionResetError
         except OSError:
-            if where in self._wires:
-                self._wires.pop(where).close()
+            self._hang_up()
             if led:
                 self._lost, self._lost_s = where, time.monotonic()
             self._nodes.rotate(-1)
@@ -112,10 +112,16 @@ class Writer(Beside):
                 self._leader = leader
         return False
 
-    def _wire(self, where: str) -> Wire:
-        if where not in self._wires:
-            self._wires[where] = Wire(where, ANSWER_S)
-        return self._wires[where]
+    def _dialled(self, where: str) -> Wire:
+        if self._wire is None or self._wire_to != where:
+            self._hang_up()
+            self._wire, self._wire_to = Wire(where, ANSWER_S), where
+        return self._wire
+
+    def _hang_up(self) -> None:
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
     def wait_writes(self, count: int = WRITES) -> None:
         wanted = len(self.acknowledged_s) + count
