@@ -19,6 +19,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Sequence
+from mmap import mmap
 from typing import Final
 
 from eraft.errors import InvariantViolation, StorageError
@@ -125,7 +126,7 @@ def encode_record(
     return b"".join((checksum, header[4:], body, padding))
 
 
-def scan(buffer: bytes, offset: int, salt: int, segment_seq: int) -> Scanned:
+def scan(buffer: bytes | mmap, offset: int, salt: int, segment_seq: int) -> Scanned:
     """Return the record at `offset`, or what kind of badness is there.
 
     Without a valid record the items are empty and the last value is `offset`

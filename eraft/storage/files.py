@@ -4,6 +4,7 @@ The log never touches the operating system itself: it is given a `Files`.
 A simulator gives it `MemoryFiles`, which lose at a crash what was not synced.
 """
 
+import errno
 import os
 from typing import Protocol
 
@@ -25,6 +26,9 @@ class File(Protocol):
 
     def pread(self, size_bytes: int, offset: int) -> bytes:
         """Return up to that many bytes from `offset` on, fewer only at the end of the file."""
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the whole buffer from `offset` on; OSError if the file ends before that."""
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`; durable only after `sync`."""
@@ -89,6 +93,16 @@ class DiskFile:
             parts.append(data)
             got += len(data)
         return b"".join(parts)
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the whole buffer from `offset` on; OSError if the file ends before that."""
+        filled = 0
+        while filled < len(buffer):
+            with buffer[filled:] as rest:
+                got = os.preadv(self._descriptor, [rest], offset + filled)
+            if not got:
+                raise OSError(errno.EIO, "the file ends too early", self.name)
+            filled += got
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`; durable only after `sync`."""

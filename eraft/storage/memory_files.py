@@ -1,5 +1,6 @@
 """Files in memory that lose at a crash what was not synced: for simulations."""
 
+import errno
 import itertools
 import random
 
@@ -66,6 +67,13 @@ class MemoryFile:
     def pread(self, size_bytes: int, offset: int) -> bytes:
         """Return up to that many bytes from `offset` on, fewer only at the end of the file."""
         return bytes(self._content.data[offset : offset + size_bytes])
+
+    def pread_into(self, buffer: memoryview, offset: int) -> None:
+        """Fill the whole buffer from `offset` on; OSError if the file ends before that."""
+        data = self.pread(len(buffer), offset)
+        if len(data) < len(buffer):
+            raise OSError(errno.EIO, "the file ends too early", self.name)
+        buffer[:] = data
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`; `crash` may undo it until `sync`."""

@@ -30,6 +30,11 @@ def test_read_and_write(files: Files) -> None:
     assert file.pread(2, 11) == b"el"
     assert file.pread(5, 15) == b""
     assert file.pread(0, 0) == b""
+    buffer = bytearray(b"?" * 7)
+    file.pread_into(memoryview(buffer)[1:6], 9)
+    assert buffer == b"?\0Jell?"
+    with pytest.raises(OSError, match="ends too early"):
+        file.pread_into(memoryview(buffer), 9)
     assert file.fileno() != files.open("a").fileno()
     assert files.open("a").pread(5, 10) == b"Jello"
     file.close()
