@@ -1,7 +1,10 @@
 /* CRC-32 (as zlib's) and CRC16/XMODEM, several bytes per step by table
  * ("slicing", Kounavis and Berry, 2005): calling zlib through Python costs
- * more than the checksum of a small value. Also whether line tracing is
- * compiled in, which no benchmark may run with. */
+ * more than the checksum of a small value. Where the processor multiplies
+ * polynomials, CRC-32 of 64 bytes and more is "folded" (Gopal et al., Fast CRC
+ * Computation for Generic Polynomials Using PCLMULQDQ Instruction, 2009),
+ * several times as fast as zlib. Also whether line tracing is compiled in,
+ * which no benchmark may run with. */
 #ifndef ERAFT_CHECKSUM_H
 #define ERAFT_CHECKSUM_H
 
@@ -21,10 +24,65 @@
 
 static uint32_t eraft_crc32_tables[16][256];
 static uint16_t eraft_crc16_tables[8][256];
+/* Whether this processor folds. */
+static int eraft_crc32_folds;
+
+#ifdef __x86_64__
+#include <immintrin.h>
+
+#define ERAFT_FOLDING __attribute__((target("pclmul,sse4.1")))
+
+/* `sum` moved by as many bits as the powers in `by` stand for, plus what is there. */
+ERAFT_FOLDING static inline __m128i eraft_crc32_fold(__m128i sum, __m128i by, __m128i there)
+{
+    __m128i low = _mm_clmulepi64_si128(sum, by, 0x00);
+    __m128i high = _mm_clmulepi64_si128(sum, by, 0x11);
+    return _mm_xor_si128(_mm_xor_si128(low, high), there);
+}
+
+/* As eraft_crc32, but inverted before and after; a multiple of 16 bytes, 64 at least.
+ * The constants are those of the paper: powers of x modulo the polynomial, bits reversed. */
+ERAFT_FOLDING static inline uint32_t eraft_crc32_folded(
+    uint32_t crc, const unsigned char *data, size_t size)
+{
+    const __m128i by_512_bits = _mm_set_epi64x(0x1c6e41596, 0x154442bd4);
+    const __m128i by_128_bits = _mm_set_epi64x(0x0ccaa009e, 0x1751997d0);
+    const __m128i by_64_bits = _mm_set_epi64x(0, 0x163cd6124);
+    const __m128i polynomial = _mm_set_epi64x(0x1f7011641, 0x1db710641);
+    const __m128i words = _mm_set_epi32(0, -1, 0, -1);
+    const __m128i *place = (const __m128i *)data;
+    __m128i sums[4], sum, low;
+#pragma GCC unroll 4
+    for (int lane = 0; lane < 4; lane++)
+        sums[lane] = _mm_loadu_si128(place++);
+    sums[0] = _mm_xor_si128(sums[0], _mm_cvtsi32_si128((int)crc));
+    for (size -= 64; size >= 64; size -= 64)
+#pragma GCC unroll 4
+        for (int lane = 0; lane < 4; lane++)
+            sums[lane] = eraft_crc32_fold(sums[lane], by_512_bits, _mm_loadu_si128(place++));
+    sum = sums[0];
+#pragma GCC unroll 4
+    for (int lane = 1; lane < 4; lane++)
+        sum = eraft_crc32_fold(sum, by_128_bits, sums[lane]);
+    for (; size; size -= 16)
+        sum = eraft_crc32_fold(sum, by_128_bits, _mm_loadu_si128(place++));
+    /* From 128 bits to 64, ... */
+    sum = _mm_xor_si128(_mm_srli_si128(sum, 8), _mm_clmulepi64_si128(sum, by_128_bits, 0x10));
+    low = _mm_clmulepi64_si128(_mm_and_si128(sum, words), by_64_bits, 0x00);
+    sum = _mm_xor_si128(_mm_srli_si128(sum, 4), low);
+    /* ... and to 32, by Barrett's reduction. */
+    low = _mm_clmulepi64_si128(_mm_and_si128(sum, words), polynomial, 0x10);
+    low = _mm_clmulepi64_si128(_mm_and_si128(low, words), polynomial, 0x00);
+    return (uint32_t)_mm_extract_epi32(_mm_xor_si128(sum, low), 1);
+}
+#endif
 
 /* Every module that includes this has tables of its own and calls it once when it is imported. */
 static inline void eraft_checksum_init(void)
 {
+#ifdef __x86_64__
+    eraft_crc32_folds = __builtin_cpu_supports("pclmul") && __builtin_cpu_supports("sse4.1");
+#endif
     for (unsigned byte = 0; byte < 256; byte++) {
         uint32_t crc32 = byte;
         uint16_t crc16 = (uint16_t)(byte << 8);
@@ -53,6 +111,14 @@ static inline uint32_t eraft_crc32(uint32_t crc, const unsigned char *data, size
 {
     const uint32_t (*t)[256] = (const uint32_t (*)[256])eraft_crc32_tables;
     crc = ~crc;
+#ifdef __x86_64__
+    if (size >= 64 && eraft_crc32_folds) {
+        size_t folded = size & ~(size_t)15;
+        crc = eraft_crc32_folded(crc, data, folded);
+        data += folded;
+        size -= folded;
+    }
+#endif
     for (; size >= 16; data += 16, size -= 16) {
         uint32_t a, b, c, d;
         memcpy(&a, data, 4);

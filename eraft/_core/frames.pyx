@@ -20,7 +20,9 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint32_t, ui
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
 
-from eraft._core.checksum_h cimport ERAFT_TRACED, eraft_checksum_init, eraft_crc32
+from eraft._core.checksum_h cimport (
+    ERAFT_TRACED, eraft_checksum_init, eraft_crc32, eraft_crc32_folds
+)
 
 from dataclasses import replace
 from types import MemberDescriptorType
@@ -172,7 +174,7 @@ cdef bytes _new_frame(Py_ssize_t length):
 
 
 cdef uint32_t _checksum(const unsigned char *data, uint32_t size) except? 0:
-    if size < _CHECKSUM_LARGE:
+    if size < _CHECKSUM_LARGE or eraft_crc32_folds:
         return eraft_crc32(0, data, size)
     return crc32(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
 

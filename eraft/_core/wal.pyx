@@ -16,7 +16,9 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from eraft._core.checksum_h cimport ERAFT_TRACED
+from eraft._core.checksum_h cimport (
+    ERAFT_TRACED, eraft_checksum_init, eraft_crc32, eraft_crc32_folds
+)
 
 from eraft.errors import InvariantViolation, StorageError
 
@@ -48,6 +50,10 @@ cdef enum:
     _ITEM_BYTES = 17
     _ALIGN = 8
     _QUEUE = 16
+    # Without folding, zlib is faster from here on.
+    _CHECKSUM_LARGE = 8192
+
+eraft_checksum_init()
 
 VALID = _VALID
 EMPTY = _EMPTY
@@ -84,6 +90,8 @@ cdef packed struct ItemHeader:
 
 cdef uint32_t _checksum(const char *data, Py_ssize_t size, uint64_t salt) except? 0:
     cdef uint32_t seed = <uint32_t>(salt ^ (salt >> 32))
+    if size < _CHECKSUM_LARGE or eraft_crc32_folds:
+        return eraft_crc32(seed, <const unsigned char *>data, size)
     return _crc32(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ), seed)
 
 

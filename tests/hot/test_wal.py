@@ -80,6 +80,27 @@ def test_both_halves_of_the_salt_seed_the_checksums(twin: Any) -> None:
     assert len({record[4:8] for record in (one, two, three)}) == 3
 
 
+def test_checksums_of_all_lengths_and_places(twin: Any) -> None:
+    """Compiled ones are made by table, by folding 16 bytes at a time, or by both."""
+    data = random.Random(1).randbytes(400)
+    seed = 0x89ABCDEF
+    for size in range(360):
+        payload = memoryview(data)[size % 17 : size % 17 + size]
+        record = b"x" * (size % 16) + twin.wal.encode_record(seed, 1, 1, 0, [(1, 3, 1, payload)])
+        body = record[size % 16 + twin.wal.RECORD_HEADER_BYTES :]
+        body = body[: twin.wal.ITEM_HEADER_BYTES + size]
+        assert record[size % 16 + 4 : size % 16 + 8] == struct.pack("<I", zlib.crc32(body, seed))
+        assert twin.wal.scan(record, size % 16, seed, 1)[0] == twin.wal.VALID
+
+
+def test_a_flipped_bit_anywhere_in_a_large_record(twin: Any) -> None:
+    record = bytearray(twin.wal.encode_record(5, 1, 1, 0, [(1, 3, 1, bytes(1000))]))
+    for place in range(twin.wal.RECORD_HEADER_BYTES + twin.wal.ITEM_HEADER_BYTES + 1000):
+        record[place] ^= 1 << place % 8
+        assert twin.wal.scan(record, 0, 5, 1)[0] != twin.wal.VALID
+        record[place] ^= 1 << place % 8
+
+
 @pytest.mark.parametrize("length", [0, 16, 17, 18, 40])
 @pytest.mark.parametrize("count", [0, 1, 2, 2**32 - 1])
 def test_items_that_do_not_fill_the_body(twin: Any, length: int, count: int) -> None:
