@@ -30,6 +30,9 @@ class File(Protocol):
     def pread_into(self, buffer: memoryview, offset: int) -> None:
         """Fill the whole buffer from `offset` on; OSError if the file ends before that."""
 
+    def read_ahead(self) -> None:
+        """Have the disk begin to read the whole file, which is read next."""
+
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`; durable only after `sync`."""
 
@@ -103,6 +106,10 @@ class DiskFile:
             if not got:
                 raise OSError(errno.EIO, "the file ends too early", self.name)
             filled += got
+
+    def read_ahead(self) -> None:
+        """Have the disk begin to read the whole file, which is read next."""
+        os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`; durable only after `sync`."""

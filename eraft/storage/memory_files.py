@@ -75,6 +75,9 @@ class MemoryFile:
             raise OSError(errno.EIO, "the file ends too early", self.name)
         buffer[:] = data
 
+    def read_ahead(self) -> None:
+        """Do nothing."""
+
     def pwrite(self, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`; `crash` may undo it until `sync`."""
         self._content.write(data, offset)

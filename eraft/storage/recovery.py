@@ -1,5 +1,6 @@
 """Reading the log after a stop: what counts, what is a torn tail, what is corruption."""
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -78,7 +79,10 @@ def recover(files: Files, store_id: str) -> Recovered:
             if segment.sequence != sequence:
                 raise LogCorrupt(f"log segment {segment_name(sequence)} is missing")
         reader = _Reader(newest.oldest_position, needed[0])
-        for segment in needed:
+        needed[0].file.read_ahead()
+        for segment, following in itertools.zip_longest(needed, needed[1:]):
+            if following is not None:
+                following.file.read_ahead()  # while the processor is busy with this one
             reader.read(segment)
         reader.judge()
         reader.index.check_complete()

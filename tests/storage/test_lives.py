@@ -80,7 +80,8 @@ class FusedFile:
         self._file = file
         self.name = file.name
         self.fileno, self.size = file.fileno, file.size
-        self.pread, self.pread_into, self.close = file.pread, file.pread_into, file.close
+        self.pread, self.pread_into, self.read_ahead = file.pread, file.pread_into, file.read_ahead
+        self.close = file.close
 
     def pwrite(self, data: bytes, offset: int) -> None:
         self._fuse.change()
