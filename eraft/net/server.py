@@ -85,8 +85,9 @@ class Server:
             admin=self._accept_admin,
         )
         identity = self.directory.identity
-        self.store = RocksStore(self.directory.state_path)
         self._log, corrupt = self._recover()
+        # Only now: it begins with the compactions that the last stop left, on all processors.
+        self.store = RocksStore(self.directory.state_path)
         address = NodeAddress(
             identity.node_id, identity.store_id, listeners.client, listeners.peer, listeners.admin
         )

@@ -330,6 +330,15 @@ def test_a_second_process_on_the_directory_is_refused(node: Node) -> None:
     assert node.status()["node_id"] == 1
 
 
+def test_the_log_is_recovered_before_the_database_opens(node: Node) -> None:
+    """The database begins with compactions, which would take the processors from the recovery."""
+    node.start()
+    node.stop()
+    (node.path / "state" / "CURRENT").write_text("nonsense")
+    said = node.refused()
+    assert 0 < said.find("log recovered") < said.find("the database is damaged")
+
+
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace makes the disk hang")
 def test_a_sync_that_never_comes_back_does_not_keep_the_process(
     make_node: Callable[..., Node],
