@@ -133,17 +133,16 @@ class Client:
                 self.node.waiting.for_next_turn(self)
                 return
             handled += 1
-            if parser.stopped == resp.READS_FIRST and self._reads:
-                self._waits = True
-                return
-            if parser.stopped == resp.LANE_FULL:
-                self._waits = True
-                self.node.waiting.wait_for_lane(self)
-                return
+            # It says anew why it stops: there may be room in the lane by now.
             items = parser.parse(self._reads > 0)
             if not items and parser.stopped in (resp.NEED_DATA, resp.BROKEN):
                 return
             self._handle(items)
+            if parser.stopped == resp.READS_FIRST and self._reads:
+                self._waits = True
+            elif parser.stopped == resp.LANE_FULL:
+                self._waits = True
+                self.node.waiting.wait_for_lane(self)
 
     def _handle(self, items: list[Any]) -> None:
         for kind, subject, detail in items:

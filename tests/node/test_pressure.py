@@ -75,6 +75,16 @@ def assert_serves(world: World) -> None:
     world.until(lambda: client.received == OK + b"$3\r\nall\r\n")
 
 
+def test_writes_for_which_an_entry_has_no_room_are_in_the_next_ones() -> None:
+    world = opened()
+    clients = [world.connect(world.leader(1)) for _ in range(3)]
+    for client in clients:  # all in one turn; with the first one the entry is full
+        client.send(set_command(b"key", VALUE), "SET key 1", "SET other 1 EX 100", "GET other")
+    world.settle()
+    for client in clients:
+        assert client.received == OK * 3 + b"$1\r\n1\r\n"
+
+
 def test_full_disks_of_a_majority_leave_reads() -> None:
     world = opened()
     first = world.leader(1)
