@@ -131,6 +131,12 @@ static inline uint32_t eraft_crc32(uint32_t crc, const unsigned char *data, size
             ^ t[7][c & 0xFF] ^ t[6][c >> 8 & 0xFF] ^ t[5][c >> 16 & 0xFF] ^ t[4][c >> 24]
             ^ t[3][d & 0xFF] ^ t[2][d >> 8 & 0xFF] ^ t[1][d >> 16 & 0xFF] ^ t[0][d >> 24];
     }
+    for (; size >= 4; data += 4, size -= 4) {
+        uint32_t a;
+        memcpy(&a, data, 4);
+        a ^= crc;
+        crc = t[3][a & 0xFF] ^ t[2][a >> 8 & 0xFF] ^ t[1][a >> 16 & 0xFF] ^ t[0][a >> 24];
+    }
     for (; size; data++, size--)
         crc = crc >> 8 ^ t[0][(crc ^ *data) & 0xFF];
     return ~crc;
