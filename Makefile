@@ -8,7 +8,7 @@ TRACED := build/traced
 
 SOURCES := $(wildcard eraft/_core/*.pyx eraft/_core/*.pxd eraft/_core/*.h) setup.py
 
-.PHONY: help build demo test sim soak mutations chaos coverage bench bench-redis lint format dist clean
+.PHONY: help build demo test sim soak mutations chaos coverage bench bench-redis bench-memory lint format dist clean
 
 help:
 	@echo "make build        .venv with eraft, its compiled modules and the development tools"
@@ -21,6 +21,7 @@ help:
 	@echo "make coverage     line coverage of .py and .pyx: $(TRACED)/htmlcov and a total"
 	@echo "make bench        compiled against pure Python, per hot path"
 	@echo "make bench-redis  eraft against Redis on this machine"
+	@echo "make bench-memory what a node takes idle, and its memory over 10 minutes of load"
 	@echo "make lint         ruff, mypy, cython-lint"
 	@echo "make format       ruff format"
 	@echo "make clean        removes what was built, .venv too"
@@ -90,6 +91,9 @@ bench: build
 
 bench-redis: build
 	$(PY) -m bench.redis $(ARGS)
+
+bench-memory: build
+	$(PY) -m bench.memory $(ARGS)
 
 lint: build
 	$(PY) -m ruff check .

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as hot
-from bench import redis
+from bench import memory, redis
 from bench.redis import FLOORS, NAMES, POINTS, Comparison, Figure, Point, chosen, report
 from eraft._core import log
 from eraft.errors import ConfigError
@@ -128,3 +128,20 @@ def test_a_traced_build_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_disk_is_measured(tmp_path: Path) -> None:
     assert redis.fsync_us(tmp_path, samples=3) > 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("figures", "missed"),
+    [
+        ((0.01, 50_000_000, 140_000_000, 140_000_000), False),
+        ((0.01, 50_000_000, 140_000_000, 173_000_000), False),
+        ((0.03, 50_000_000, 140_000_000, 140_000_000), True),
+        ((0.01, 121_000_000, 140_000_000, 140_000_000), True),
+        ((0.01, 50_000_000, 140_000_000, 174_000_000), True),
+    ],
+)
+def test_a_node_that_takes_more_than_allowed_is_marked(
+    figures: tuple[float, int, int, int], missed: bool
+) -> None:
+    lines = memory.report([memory.Footprint(*figures)], 120, 600)
+    assert ("MORE THAN ALLOWED" in lines[1]) is missed
