@@ -50,6 +50,7 @@ def run_add(args: argparse.Namespace) -> int:
     directory = Path(args.dir).absolute()
     with cluster_file.changing_members(directory) as cluster:
         members = _members(args, cluster, leaving=None)
+        _check_addable(members, args.group)
         node = _add_node(directory, cluster, members)
         for gid in args.group:
             members.add(gid, node.id)
@@ -116,14 +117,30 @@ def _members(args: argparse.Namespace, cluster: Cluster, leaving: NodeEntry | No
     return Members({node.id: node.admin for node in nodes}, say, args.timeout_s)
 
 
-def _check_replaceable(members: Members, node: NodeEntry) -> None:
+def _check_addable(members: Members, gids: list[int]) -> None:
     """Refuse before a node is made for nothing."""
+    groups = members.table()["groups"]
+    for gid in map(str, gids):
+        group = groups.get(gid)
+        if group is None:
+            raise CommandFailed(f"there is no group {gid}")
+        if group["joining"] or group["leaving"]:
+            raise _changing(gid)
+        members.check_quorum(gid, group, NEW_NODE)
+
+
+def _check_replaceable(members: Members, node: NodeEntry) -> None:
+    """The same."""
     for gid, group in members.table()["groups"].items():
         here = [it["replica_id"] for it in group["replicas"] if it["node_id"] == node.id]
         if here:
             if (group["joining"] or group["leaving"]) and here[0] not in group["joining"]:
-                raise CommandFailed(f"group {gid} is changing already; see `eraft status`")
+                raise _changing(gid)
             members.check_quorum(gid, group, NEW_NODE, node.id)
+
+
+def _changing(gid: str) -> CommandFailed:
+    return CommandFailed(f"group {gid} is changing already; see `eraft status`")
 
 
 def _add_node(directory: Path, cluster: Cluster, members: Members) -> NodeEntry:

@@ -158,9 +158,7 @@ class Members:
 
     def add(self, gid: int, node_id: int) -> None:
         """One more replica of a group, on a node that has none; one that has is left alone."""
-        group = self.table()["groups"].get(str(gid))
-        if group is None:
-            raise CommandFailed(f"there is no group {gid}")
+        group = self.table()["groups"][str(gid)]
         if all(it["node_id"] != node_id for it in group["replicas"]):
             self.check_quorum(str(gid), group, node_id)
             self.ask("REPLICAS", gid, "ADD", node_id)

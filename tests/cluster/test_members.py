@@ -159,6 +159,9 @@ def test_what_is_refused(own: Cluster) -> None:
     unknown = own.cluster("replace-node", "n9")
     assert unknown.returncode == 2
     assert "there is no node 'n9'" in unknown.stderr
+    nowhere = own.cluster("add-node", "--group", 1, "--group", 7)
+    assert nowhere.returncode == 1
+    assert "there is no group 7" in nowhere.stderr
     own.do("kill", "n3")
     hopeless = own.cluster("replace-node", "n3", "--timeout-s", 2)
     assert hopeless.returncode == 1
