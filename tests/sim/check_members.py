@@ -43,14 +43,21 @@ class MemberChecks:
 
     # Replicas
 
-    def made(self, node_id: int, gid: int, replica_id: int) -> None:
-        """It is durable that a replica is on a node."""
+    def founded(self, node_id: int, gid: int, replica_id: int) -> None:
+        """A new disk has a founder of the group, although that replica may have left long ago.
+
+        Then nobody lets that node in, whose disk it was: see `connected`.
+        """
         home = self._homes.setdefault(replica_id, (gid, node_id))
         if home != (gid, node_id):
             raise Violation(
                 f"replica ids: {replica_id} is on node {node_id} in group {gid}, it was on node"
                 f" {home[1]} in group {home[0]}"
             )
+
+    def made(self, node_id: int, gid: int, replica_id: int) -> None:
+        """It is durable that a replica is on a node."""
+        self.founded(node_id, gid, replica_id)
         if replica_id in self._buried:
             raise Violation(f"replica ids: {replica_id} comes back to node {node_id}")
 

@@ -121,7 +121,7 @@ class Checks:
         else:
             self.disks[node_id] = {gid: recovered(log, gid) for gid in log.groups}
             for gid, group in log.groups.items():
-                self.members.made(node_id, gid, group.state.replica_id)
+                self.members.founded(node_id, gid, group.state.replica_id)
                 self._learn(gid, log)
             self._positions[node_id] = log.position
         self._under_way[node_id] = deque()
