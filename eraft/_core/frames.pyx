@@ -5,7 +5,7 @@ The fields of a Message are read and written where its class keeps them (the
 offsets of its slots), as the interpreter's own specialised instructions do.
 """
 
-from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport (
     PyBytes_AS_STRING,
     PyBytes_CheckExact,
@@ -13,20 +13,16 @@ from cpython.bytes cimport (
     PyBytes_GET_SIZE,
 )
 from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsUnsignedLongLong
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport INT64_MAX, INT64_MIN, UINT32_MAX, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memmove, memset
 
-from eraft._core.checksum_h cimport (
-    ERAFT_TRACED, eraft_checksum_init, eraft_crc32, eraft_crc32_folds
-)
+from eraft._core.checksum_h cimport ERAFT_TRACED, eraft_checksum_init, eraft_crc32
 
 from dataclasses import replace
 from types import MemberDescriptorType
-from zlib import crc32
 
 from eraft._pure.frames import (
     DIGEST,
@@ -84,8 +80,6 @@ cdef enum:
     _MESSAGE_HEADER = 74
     _NUMBERS = 8
     _KIND_RAFT = 2
-    # From here on zlib's faster checksum is worth a call through Python.
-    _CHECKSUM_LARGE = 8192
 
 eraft_checksum_init()
 
@@ -173,18 +167,12 @@ cdef bytes _new_frame(Py_ssize_t length):
     return PyBytes_FromStringAndSize(NULL, _FRAME_HEADER + length)
 
 
-cdef uint32_t _checksum(const unsigned char *data, uint32_t size) except? 0:
-    if size < _CHECKSUM_LARGE or eraft_crc32_folds:
-        return eraft_crc32(0, data, size)
-    return crc32(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ))
-
-
 cdef int _seal(bytes frame) except -1:
     """Writes the header of a frame that is complete otherwise."""
     cdef FrameHeader header
     data = <unsigned char *>PyBytes_AS_STRING(frame)
     header.length = <uint32_t>(PyBytes_GET_SIZE(frame) - _FRAME_HEADER)
-    header.checksum = _checksum(data + _FRAME_HEADER, header.length)
+    header.checksum = eraft_crc32(0, data + _FRAME_HEADER, header.length)
     memcpy(data, &header, _FRAME_HEADER)
     return 0
 
@@ -403,7 +391,7 @@ cdef class FrameReader:
             if header.length > total - offset - _FRAME_HEADER:
                 break
             payload = data + offset + _FRAME_HEADER
-            actual = _checksum(payload, header.length)
+            actual = eraft_crc32(0, payload, header.length)
             if actual != header.checksum:
                 raise ChecksumMismatch(
                     f"frame of {header.length} bytes: checksum {actual:#010x} "

@@ -6,19 +6,15 @@ neither does a sync wait for Python nor Python for a sync.
 """
 
 import os
-import zlib
 
-from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
-from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from eraft._core.checksum_h cimport (
-    ERAFT_TRACED, eraft_checksum_init, eraft_crc32, eraft_crc32_folds
-)
+from eraft._core.checksum_h cimport ERAFT_TRACED, eraft_checksum_init, eraft_crc32
 
 from eraft.errors import InvariantViolation, StorageError
 
@@ -50,8 +46,6 @@ cdef enum:
     _ITEM_BYTES = 17
     _ALIGN = 8
     _QUEUE = 16
-    # Without folding, zlib is faster from here on.
-    _CHECKSUM_LARGE = 8192
 
 eraft_checksum_init()
 
@@ -66,8 +60,6 @@ ITEM_HEADER_BYTES = _ITEM_BYTES
 RECORD_ALIGN_BYTES = _ALIGN
 SALT_OFFSET = 40
 QUEUE_REQUESTS = _QUEUE
-
-cdef object _crc32 = zlib.crc32
 
 
 cdef packed struct Header:
@@ -88,11 +80,9 @@ cdef packed struct ItemHeader:
     uint32_t length
 
 
-cdef uint32_t _checksum(const char *data, Py_ssize_t size, uint64_t salt) except? 0:
+cdef uint32_t _checksum(const char *data, size_t size, uint64_t salt) noexcept:
     cdef uint32_t seed = <uint32_t>(salt ^ (salt >> 32))
-    if size < _CHECKSUM_LARGE or eraft_crc32_folds:
-        return eraft_crc32(seed, <const unsigned char *>data, size)
-    return _crc32(PyMemoryView_FromMemory(<char *>data, size, PyBUF_READ), seed)
+    return eraft_crc32(seed, <const unsigned char *>data, size)
 
 
 cdef Py_ssize_t _padded(Py_ssize_t size) noexcept:
