@@ -36,14 +36,15 @@ class PeerLink(asyncio.Protocol):
         self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
         self._lost = asyncio.Event()
         self._complaint = ""
-        self._hello: hello.Hello | None = None
+        self._forget: hello.Forget | None = None
+        """Once the peer has greeted, until the loss of that connection is dealt with."""
         self._there = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._keep_connected())
 
     def send(self, data: list[bytes]) -> None:
         """Send frames, or drop them if the link is down or the peer does not keep up."""
         transport = self._transport
-        if transport is None or self._hello is None:
+        if transport is None or self._forget is None:
             return
         if transport.get_write_buffer_size() > limits.PEER_OUTPUT_BYTES:
             logger.warning("node %d does not keep up: reconnecting", self._node_id)
@@ -79,7 +80,7 @@ class PeerLink(asyncio.Protocol):
                 self._complain(f"cannot be reached at {address}: {error}")
             else:
                 await self._lost.wait()
-                if self._hello is not None:
+                if self._forget is not None:
                     delay_s = limits.DIAL_FIRST_DELAY_S
                     self._down()
             with contextlib.suppress(TimeoutError):
@@ -93,7 +94,7 @@ class PeerLink(asyncio.Protocol):
             logger.warning("node %d %s", self._node_id, why)
 
     def _down(self) -> None:
-        self._hello = None
+        self._forget = None
         if self._channel == hello.MAIN:
             logger.warning("node %d: connection lost", self._node_id)
             self._server.enter()
@@ -117,7 +118,7 @@ class PeerLink(asyncio.Protocol):
         node = self._server.node
         try:
             for kind, body in self._reader.feed(data):
-                if kind != frames.HELLO or self._hello is not None:
+                if kind != frames.HELLO or self._forget is not None:
                     raise ProtocolError(f"sent a frame of kind {kind} where none belongs")
                 found = hello.check(body, node.identity, node.table)
                 if found.node_id != self._node_id:
@@ -132,8 +133,7 @@ class PeerLink(asyncio.Protocol):
             self._transport.abort()
 
     def _up(self, found: hello.Hello) -> None:
-        self._hello = found
-        self._server.node.handshakes.keep(found, self._hang_up)
+        self._forget = self._server.node.handshakes.keep(found, self._hang_up)
         self._complaint = ""
         if self._channel == hello.MAIN:
             logger.info("node %d: connected", self._node_id)
@@ -143,8 +143,8 @@ class PeerLink(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        if self._hello is not None:
-            self._server.node.handshakes.forget(self._hello)
+        if self._forget is not None:
+            self._forget()
         self._lost.set()
 
 
@@ -159,6 +159,7 @@ class PeerReceiver(asyncio.Protocol):
         self._server = server
         self._reader = frames.FrameReader(limits.PEER_GREETING_BYTES)
         self._hello: hello.Hello | None = None
+        self._forget: hello.Forget | None = None
         self._transport: asyncio.Transport
         self._deadline: asyncio.TimerHandle
 
@@ -171,8 +172,8 @@ class PeerReceiver(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._known()
-        if self._hello is not None:
-            self._server.node.handshakes.forget(self._hello)
+        if self._forget is not None:
+            self._forget()
 
     def _known(self) -> None:
         self._deadline.cancel()
@@ -200,7 +201,7 @@ class PeerReceiver(asyncio.Protocol):
         found = hello.check(body, node.identity, node.table)
         self._hello = found
         self._known()
-        node.handshakes.keep(found, self._hang_up)
+        self._forget = node.handshakes.keep(found, self._hang_up)
         # It sends no more before it has its answer, so the old reader holds nothing.
         self._reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
         self._transport.write(hello.encode(node.identity, found.node_id, found.channel))

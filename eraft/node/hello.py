@@ -7,6 +7,7 @@ up later, once the config table says that the other one is not who it should be.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import orjson
 
@@ -28,6 +29,8 @@ BULK = 1
 
 HangUp = Callable[[str], None]
 """Ends a connection, and is told why."""
+Forget = Callable[[], object]
+"""To be called when a connection has ended, whoever ended it."""
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -45,13 +48,10 @@ class Handshakes:
     def __init__(self) -> None:
         self._kept: dict[Hello, HangUp] = {}
 
-    def keep(self, found: Hello, hang_up: HangUp) -> None:
+    def keep(self, found: Hello, hang_up: HangUp) -> Forget:
         """The connection of this greeting is used from now on."""
         self._kept[found] = hang_up
-
-    def forget(self, found: Hello) -> None:
-        """The connection of this greeting has ended."""
-        self._kept.pop(found, None)
+        return partial(self._kept.pop, found, None)
 
     def judge(self, table: ConfigTable) -> None:
         """The config table has changed: hang up on everybody whom it would not let in."""

@@ -66,8 +66,10 @@ def test_once_a_node_has_registered_its_store_any_other_one_is_hung_up_on() -> N
     ended: list[tuple[str, str]] = []
     for store_id in ("a", "b", "c"):
         hello = Hello(1, store_id, MAIN)
-        handshakes.keep(hello, lambda why, store_id=store_id: ended.append((store_id, why)))
-    handshakes.forget(hello)
+        forget = handshakes.keep(
+            hello, lambda why, store_id=store_id: ended.append((store_id, why))
+        )
+    forget()
     table = founding_table({1: "10.0.0.1:7000"})
     handshakes.judge(table)
     assert not ended

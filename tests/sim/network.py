@@ -14,7 +14,7 @@ from eraft import limits
 from eraft._impl import frames
 from eraft.errors import ProtocolError
 from eraft.node import hello
-from eraft.node.hello import Handshakes, Hello
+from eraft.node.hello import Forget
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
@@ -43,8 +43,8 @@ class Link:
         self.last_us = 0
         self.held: list[bytes] = []
         self.reader = frames.FrameReader(limits.PEER_FRAME_BYTES)
-        self.kept: list[tuple[Handshakes, Hello]] = []
-        """What the two ends know of each other, while one of them may hear the other."""
+        self.kept: list[Forget] = []
+        """What the two ends have to forget of each other once neither may hear the other."""
         self.stores = ("", "")
         """The disks of both ends when the connection came about."""
 
@@ -52,8 +52,8 @@ class Link:
         """Nothing arrives on it any more, not even what is under way."""
         self.up = False
         self.epoch += 1
-        for handshakes, found in self.kept:
-            handshakes.forget(found)
+        for forget in self.kept:
+            forget()
         self.kept.clear()
 
 
@@ -177,22 +177,21 @@ class Network:
             return
         if (a, b) in self.blocked or (b, a) in self.blocked:
             return
-        kept = []
+        greeted = []
         try:
             for one, other in ((a, b), (b, a)):
                 greeting = hello.encode(world.disks[one].identity, other, link.channel)
                 ((_, body),) = frames.FrameReader(limits.PEER_GREETING_BYTES).feed(greeting)
                 node = world.nodes[other]
                 found = hello.check(body, node.identity, node.table)
-                kept.append((node.handshakes, found))
+                greeted.append((node.handshakes, found))
         except ProtocolError as error:
             world.tell(f"node {a} does not get a connection to node {b}: {error}")
             return
         link.end()
         link.up = True
-        link.kept = kept
-        for handshakes, found in kept:
-            handshakes.keep(found, partial(self._hung_up, link))
+        hang_up = partial(self._hung_up, link)
+        link.kept = [handshakes.keep(found, hang_up) for handshakes, found in greeted]
         link.stores = (world.disks[a].identity.store_id, world.disks[b].identity.store_id)
         world.checks.connected(a, b, link.stores)
         link.last_us = 0
