@@ -16,7 +16,6 @@ from eraft._impl import resp
 from eraft.node import local, walks
 from eraft.node.proposals import NEVER
 from eraft.node.reads import CommandRead, GetRun
-from eraft.node.replica import CLUSTER_DOWN
 from eraft.node.session import ReplyMode, Session
 from eraft.node.slots import Slot, SlotQueue
 from eraft.shardkv import admission, router
@@ -279,16 +278,13 @@ class Client:
             elif not shard.lane.full:
                 shard.add(args, self._open(since_s))
             elif late:
-                self.reply(CLUSTER_DOWN)
+                self.reply(router.CLUSTER_DOWN)
             else:
                 self._hold(spec, args, since_s)
                 node.waiting.wait_for_lane(self)
-        elif isinstance(decision, router.Hold):
-            if late:
-                self.reply(CLUSTER_DOWN)
-            else:
-                self._hold(spec, args, since_s)
-                node.waiting.hold(self)
+        elif isinstance(decision, router.Hold) and not late:
+            self._hold(spec, args, since_s)
+            node.waiting.hold(self)
         else:
             self.reply(decision.reply)
 

@@ -86,7 +86,7 @@ class Groups:
                 self.found(gid, own, group.founders, group.members)
         for gid, group in table.groups.items():
             if gid in node.replicas:
-                node.replicas[gid].follow(group.members)
+                node.replicas[gid].members.follow(group.members)
 
     def _known(self) -> list[tuple[int, int]]:
         """(gid, replica id) of what is on this node."""
@@ -120,7 +120,7 @@ class Groups:
         the group, one of `members`, to send it a snapshot once it is a member.
         """
         self._create(gid, own, ConfState(), ())
-        self._node.replicas[gid].follow(members)
+        self._node.replicas[gid].members.follow(members)
 
     def remove(self, replica: Replica) -> None:
         """A replica is not of its group any more: nothing of it stays but a tombstone."""

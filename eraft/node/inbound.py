@@ -66,7 +66,7 @@ class Inbound:
     def _message(self, node_id: int, message: Message) -> None:
         node = self._node
         replica = node.replicas.get(message.gid)
-        if replica is None or replica.home(message.sender) != node_id:
+        if replica is None or replica.members.home(message.sender) != node_id:
             node.context.count("messages_refused")
             return
         if replica.choked and message.entries:
@@ -91,7 +91,7 @@ class Inbound:
             node.context.count("messages_refused")
             return
         other = parcel.target if replica.replica_id == parcel.source else parcel.source
-        if replica.home(other) != node_id:
+        if replica.members.home(other) != node_id:
             node.context.count("messages_refused")
         elif kind == frames.SNAPSHOT_REQUEST:
             node.sending.requested(node_id, parcel, *transfer.decode_request(rest))
@@ -105,7 +105,7 @@ class Inbound:
     def _digest_reported(self, node_id: int, report: Report) -> None:
         node = self._node
         replica = node.replicas.get(report.gid)
-        if replica is None or replica.members.get(report.replica_id) != node_id:
+        if replica is None or replica.members.homes.get(report.replica_id) != node_id:
             node.context.count("messages_refused")
             return
         replica.checks.reported(report)

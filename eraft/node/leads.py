@@ -99,7 +99,7 @@ class Leads:
             return  # an election is under way somewhere
         mine = {gid: node.replicas[gid] for gid, home in leads.items() if self._mine(gid, home)}
         heirs = {gid: self._heirs(replica) for gid, replica in mine.items()}
-        homes = {gid: [mine[gid].members[it] for it in found] for gid, found in heirs.items()}
+        homes = {gid: [mine[gid].members.homes[it] for it in found] for gid, found in heirs.items()}
         choice = next_transfer(node.identity.node_id, leads, homes)
         if choice is not None:
             gid, home = choice
@@ -123,7 +123,7 @@ class Leads:
         found = []
         for peer in replica.raft.status().peers:
             if peer.replica_id in voters and peer.state != "snapshot":
-                home = self._node.gossip.peer(replica.members[peer.replica_id])
+                home = self._node.gossip.peer(replica.members.homes[peer.replica_id])
                 if home.connected and not home.full and not home.leaving:
                     found.append(peer)
         return found
@@ -148,6 +148,6 @@ class Leads:
             "group %d: handing over to replica %d on node %d",
             replica.gid,
             heir,
-            replica.members[heir],
+            replica.members.homes[heir],
         )
         self._node.touch(replica)

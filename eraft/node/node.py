@@ -16,14 +16,8 @@ from random import Random
 from typing import Any
 
 from eraft import limits
-from eraft._impl import log as entry_log
 from eraft._impl import resp
-from eraft.errors import (
-    InvariantViolation,
-    LogCompacted,
-    LogCorrupt,
-    StoreStalled,
-)
+from eraft.errors import InvariantViolation, LogCorrupt, StoreStalled
 from eraft.metaserver.table import ConfigTable
 from eraft.node.admin import AdminClient
 from eraft.node.catalog import Catalog
@@ -48,7 +42,6 @@ from eraft.node.sending import SnapshotSender
 from eraft.node.session import Session
 from eraft.node.shard import ShardReplica
 from eraft.node.waiting import Waiting
-from eraft.raft import Fetch
 from eraft.shardkv.router import Router
 from eraft.shardkv.specs import PLAIN_READS, PLAIN_WRITES
 from eraft.storage.directory import Identity
@@ -331,28 +324,6 @@ class Node:
     def send_bulk(self, node_id: int, frame: bytes) -> None:
         """Send an encoded frame to a node, on the connection for large ones."""
         self._outputs.bulk.setdefault(node_id, []).append(frame)
-
-    def fetch(self, replica: Replica, fetch: Fetch) -> None:
-        """Read entries below the memory tail for a follower that is behind."""
-        try:
-            prev_term = self._term_on_disk(replica.gid, fetch.first_index - 1)
-            blob, _ = self.log.read(
-                replica.gid, fetch.first_index, replica.entries.base_index, fetch.limit_bytes
-            )
-        except LogCompacted as error:
-            logger.info("replica %d needs a snapshot: %s", fetch.replica_id, error)
-            replica.raft.fetch_failed(fetch.replica_id, compacted=True)
-            return
-        replica.raft.fetched(fetch.replica_id, fetch.first_index, prev_term, blob)
-
-    def _term_on_disk(self, gid: int, index: int) -> int:
-        group = self.log.groups[gid]
-        if index == group.base_index:
-            return group.base_term
-        blob, _ = self.log.read(gid, index, index, 0)
-        found = entry_log.EntryLog(index - 1)
-        found.extend(index, blob)
-        return found.last_term
 
     def write_behind(self, rows: ReplicaRows) -> None:
         """Hand rows to the store; when it stalls, everybody waits for the next tick."""

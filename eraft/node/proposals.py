@@ -16,6 +16,9 @@ NOT_APPLIED = resp.ReplyError(b"TRYAGAIN The write was not executed, the leader 
 
 NEVER = float("inf")
 
+PROPOSED_S = limits.ANSWER_DEADLINE_S - limits.HOLD_NO_LEADER_S
+"""What is left at least when a command is proposed: before, it is held or in a lane."""
+
 
 class Waiter(Protocol):
     """Somebody who waits for the replies of `count` consecutive commands of an entry.
@@ -78,6 +81,10 @@ class Proposals:
         """Those since it leads, in the order of the indexes."""
         self._deposed: dict[int, list[Proposal]] = {}
         """By index: those of when it led before."""
+
+    def add(self, index: int, term: int, waiters: Sequence[Waiter], now_s: float) -> None:
+        """The replica has appended an entry."""
+        self.pending.append(Proposal(index, term, now_s + PROPOSED_S, waiters))
 
     def at(self, index: int, term: int) -> Proposal | None:
         """Take out the proposal that became the entry; others of that index were not executed.

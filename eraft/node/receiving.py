@@ -67,7 +67,7 @@ class SnapshotReceiver:
         generation = node.groups.next_generation()
         sink = SnapshotSink(node.store, gid, snapshot_id, generation, replica.check_row)
         now_s = node.now_s
-        node_id = replica.home(offer.sender)
+        node_id = replica.members.home(offer.sender)
         self._incoming[gid] = _Incoming(replica, node_id, parcel, sink, now_s, now_s)
         logger.info(
             "group %d: a snapshot as of entry %d comes from node %d", gid, offer.index, node_id

@@ -215,7 +215,7 @@ class Reconciler:
             replica_id
             for replica_id, tick in self._seen.items()
             if tick > since
-            and (home := peers.get(replica.home(replica_id))) is not None
+            and (home := peers.get(replica.members.home(replica_id))) is not None
             and home.connected
         }
         return Situation(
@@ -284,5 +284,5 @@ class Reconciler:
         group = replica.node.table.groups[replica.gid]
         added = {it.replica_id for it in changes if it.kind is not ChangeKind.REMOVE}
         addresses = [it for it in group.members if it.replica_id in added]
-        replica.propose_conf_change(changes, addresses, lambda _: None)
+        replica.members.propose(changes, addresses, lambda _: None)
         self._proposed = replica.raft.last_index

@@ -13,43 +13,27 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from eraft import limits
-from eraft._impl import frames, log, resp
-from eraft.errors import (
-    ConfChangeRefused,
-    Diverged,
-    NotLeader,
-    RequestError,
-    StorageError,
-)
-from eraft.node import members, takeover
+from eraft._impl import frames, log
+from eraft.errors import Diverged, StorageError
+from eraft.node import fetching, takeover
+from eraft.node.bulk import BulkAppends
 from eraft.node.divergence import DigestChecks
-from eraft.node.proposals import Proposal, Proposals, Told, Waiter
+from eraft.node.members import Members
+from eraft.node.proposals import Proposal, Proposals, Waiter
 from eraft.node.readqueue import Read, ReadQueue
 from eraft.node.reconcile import Reconciler
 from eraft.node.takeover import Switch
 from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
-from eraft.raft.confchange import Change, ChangeKind, ConfChange, Transition, describe
 from eraft.storage.items import entries_item, group_state_item, hard_state_item
 from eraft.storage.machine import StateMachine
 from eraft.storage.snapshots import SnapshotSink
 from eraft.storage.state import ReplicaRows
-from eraft.types import (
-    EntryKind,
-    GroupState,
-    HardState,
-    Message,
-    MessageKind,
-    ReplicaAddress,
-)
+from eraft.types import EntryKind, GroupState, HardState, Message, MessageKind
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
 
 logger = logging.getLogger("eraft.replica")
-
-CLUSTER_DOWN = resp.ReplyError(b"CLUSTERDOWN The cluster is down")
-PROPOSED_S = limits.ANSWER_DEADLINE_S - limits.HOLD_NO_LEADER_S
-"""What is left at least when a command is proposed: before, it is held or in a lane."""
 
 
 class Replica:
@@ -71,11 +55,7 @@ class Replica:
         self.node = node
         self.gid = state.gid
         self.replica_id = state.replica_id
-        self.addresses = state.members
-        """Where the members are, as of the last applied change of the configuration."""
-        self.members = {member.replica_id: member.node_id for member in state.members}
-        self._issued: dict[int, int] = {}
-        """Where the config table has the group's replicas, members or not."""
+        self.members = Members(self, state.members)
         self.entries = entries
         self.rows = rows
         self.machine = machine
@@ -100,16 +80,13 @@ class Replica:
         self.proposals = Proposals()
         self.reads = ReadQueue(self)
         self._apply_to = self.applied
-        self._bulk_until: dict[int, int] = {}
+        self._bulk = BulkAppends()
         self.checks = DigestChecks(state.gid, state.replica_id, options.check_ticks)
         self.reconciler = Reconciler(self)
         self.serving = False
         self.led = False
         self.retired = False
         """Quarantined, or removed from its group: it takes part in nothing any more."""
-        self._removed = False
-        """An applied entry has removed it. Who led then leaves once another one leads: the others
-        may not know that the entry is committed, and need its vote to find out."""
         self._switch: Switch | None = None
 
     # Inputs
@@ -124,25 +101,24 @@ class Replica:
         self.reconciler.tick()
         if self.has_work:
             self.node.touch(self)
-        if self._removed and self.node.leader_of(self.gid) not in (0, self.node.identity.node_id):
+        own_id = self.node.identity.node_id
+        if self.members.removed and self.node.leader_of(self.gid) not in (0, own_id):
             self.leave()
 
     def step(self, message: Message) -> None:
         """A message from another replica; ProtocolError when it is not from this group."""
         self.raft.step(message)
-        if message.kind == MessageKind.APPEND_REPLY and self._bulk_until:
-            until = self._bulk_until.get(message.sender, 0)
-            if until and message.index >= until:
-                del self._bulk_until[message.sender]
+        if message.kind == MessageKind.APPEND_REPLY:
+            self._bulk.answered(message)
         if self.raft.has_ready():
             self.node.touch(self)
 
     def node_unreachable(self, node_id: int) -> None:
         """The connection to that node broke: what is in flight to it may be lost."""
-        for replica_id, home in self.members.items():
+        for replica_id, home in self.members.homes.items():
             if home == node_id and replica_id != self.replica_id:
                 self.raft.unreachable(replica_id)
-                self._bulk_until.pop(replica_id, None)
+                self._bulk.forget(replica_id)
         self.node.touch(self)
 
     def read(self, read: Read) -> None:
@@ -186,7 +162,7 @@ class Replica:
     @property
     def leader_node(self) -> int:
         """The node id of the leader that this replica follows, 0 when it knows none."""
-        return self.home(self.raft.leader_id)
+        return self.members.home(self.raft.leader_id)
 
     @property
     def leading(self) -> bool:
@@ -266,14 +242,14 @@ class Replica:
     def propose(self, payload: bytes, waiters: Sequence[Waiter]) -> int:
         """Append an entry as leader and remember who waits for its replies."""
         index = self.raft.propose(payload)
-        self._proposed(index, waiters)
+        self.proposed(index, waiters)
         if self.reads.behind_writes:
             self.reads.proposed(index)
         return index
 
-    def _proposed(self, index: int, waiters: Sequence[Waiter]) -> None:
-        look_s = self.node.now_s + PROPOSED_S
-        self.proposals.pending.append(Proposal(index, self.raft.term, look_s, waiters))
+    def proposed(self, index: int, waiters: Sequence[Waiter]) -> None:
+        """Remember who waits for the entry that was appended just now."""
+        self.proposals.add(index, self.raft.term, waiters, self.node.now_s)
 
     def _handle(self, ready: Ready) -> None:
         node = self.node
@@ -291,8 +267,8 @@ class Replica:
             node.outbox.send_after(self, ready.after)
         if ready.apply is not None:
             self._apply_to = ready.apply[1]
-        for fetch in ready.fetches:
-            node.fetch(self, fetch)
+        for wanted in ready.fetches:
+            fetching.fetch(self, wanted)
         for replica_id in ready.snapshots:
             node.sending.want(self, replica_id)
         if ready.offer is not None:
@@ -305,15 +281,8 @@ class Replica:
             self.reads.lost(ticket)
 
     def _send(self, message: Message) -> None:
-        bulk = False
-        if message.kind == MessageKind.APPEND:
-            size_bytes = len(message.entries)
-            # A small append must not overtake a big one on the other
-            # connection: it would be refused and everything sent again.
-            bulk = size_bytes > limits.PEER_BULK_BYTES or message.to in self._bulk_until
-            if bulk and size_bytes:
-                self._bulk_until[message.to] = message.index + 1
-        home = self.home(message.to)
+        bulk = self._bulk.takes(message)
+        home = self.members.home(message.to)
         if home:
             self.node.send(home, message, bulk)
 
@@ -356,21 +325,21 @@ class Replica:
                 self.suspend(f"entry {index} cannot be applied: {type(error).__name__}: {error}")
                 return
             if kind == EntryKind.CONF_CHANGE:
-                self._configure(index, payload)
+                self.members.apply(index, payload)
                 if replies is not None:
                     replies.append(None)
             if proposal is not None and replies is not None:
                 self.settle(proposal, replies)
-            if self._removed:
+            if self.members.removed:
                 break
         self.applied, self.applied_term = index, term
         rows.set_applied(index, term, self.clock_ms)
         self.raft.applied_to(index)
         if rows.pending >= limits.WRITE_BEHIND_ROWS or rows.size_hint >= limits.WRITE_BEHIND_BYTES:
             self.node.write_behind(self.rows)
-        if self._apply_to > index or self._removed:
+        if self._apply_to > index or self.members.removed:
             self.node.touch(self)
-        if self._removed and not self.led:
+        if self.members.removed and not self.led:
             self.leave()
         else:
             self.after_apply()
@@ -389,10 +358,7 @@ class Replica:
         entries = self.entries
         if index >= entries.first_index:
             return entries.term(index), entries.kind(index), entries.payload(index)
-        blob, _ = self.node.log.read(self.gid, index, index, 0)
-        found = log.EntryLog(index - 1)
-        found.extend(index, blob)
-        return found.term(index), found.kind(index), found.payload(index)
+        return fetching.read_entry(self.node.log, self.gid, index)
 
     # Members
 
@@ -400,72 +366,13 @@ class Replica:
     def state(self) -> GroupState:
         """What the replica is, with the configuration of the last applied entry."""
         return GroupState(
-            self.gid, self.replica_id, self.rows.generation, self.raft.conf, self.addresses
+            self.gid, self.replica_id, self.rows.generation, self.raft.conf, self.members.addresses
         )
 
-    def home(self, replica_id: int) -> int:
-        """The node on which a replica of the group lives, 0 if nobody has heard of it."""
-        return self.members.get(replica_id) or self._issued.get(replica_id, 0)
-
-    def follow(self, issued: Sequence[ReplicaAddress]) -> None:
-        """The config table has these replicas of the group; some may not be members yet."""
-        self._issued = {it.replica_id: it.node_id for it in issued}
-        self.raft.listen_to(self._issued)
-
-    def propose_conf_change(
-        self,
-        changes: Sequence[Change],
-        addresses: Sequence[ReplicaAddress],
-        on_done: Callable[[RequestError | None], None],
-        transition: Transition = Transition.AUTO,
-    ) -> None:
-        """Propose a change of the members, as the group's leader.
-
-        Args:
-            changes: What is to become of which replicas; none leaves a joint configuration.
-            addresses: Of every replica that is added and is no member yet.
-            on_done: Hears once the change is applied here (None), or why that
-                is not known or certainly did not happen.
-            transition: See `eraft.raft.confchange`.
-
-        Raises:
-            NotLeader: this replica does not serve as leader.
-            TransferUnderWay: it hands its leadership over.
-            ConfChangeRefused: the change is impossible, or not possible now;
-                nothing was proposed.
-        """
-        where = f"group {self.gid}: replica {self.replica_id}"
-        if self.retired or not self.serving:
-            raise NotLeader(f"{where} does not lead")
-        known = {it.replica_id for it in addresses} | self.members.keys()
-        added = {it.replica_id for it in changes if it.kind is not ChangeKind.REMOVE}
-        if added - known:
-            raise ConfChangeRefused(f"{where}: no address of replicas {sorted(added - known)}")
-        change = ConfChange(tuple(changes), transition, members.encode(addresses))
-        index = self.raft.propose_conf_change(change)
-        self._proposed(index, [Told(on_done, self.node.now_s)])
-        self.node.touch(self)
-
-    def _configure(self, index: int, payload: bytes) -> None:
-        """Apply a change of the configuration."""
-        if self.leading:
-            self.raft.tell_commit()  # who is removed by it hears nothing any more afterwards
-        before = self.raft.conf
-        conf = self.raft.apply_conf_change(index, payload)
-        if conf == before:
-            return
-        known = members.added(payload) | {it.replica_id: it for it in self.addresses}
-        self._set_members(tuple(known[it] for it in conf.members if it in known))
-        self.rows.set_conf(conf, self.addresses)
-        self._removed = self.replica_id in before.members and self.replica_id not in conf.members
-        logger.info("group %d: entry %d makes it %s", self.gid, index, describe(conf))
-
-    def _set_members(self, addresses: tuple[ReplicaAddress, ...]) -> None:
-        self.addresses = addresses
-        self.members = {it.replica_id: it.node_id for it in addresses}
-        self.checks.keep(self.members)
-        for replica_id in self._bulk_until.keys() - self.members.keys():
-            del self._bulk_until[replica_id]
+    def members_changed(self) -> None:
+        """The group has other members, or some of them live elsewhere."""
+        self.checks.keep(self.members.homes)
+        self._bulk.keep(self.members.homes)
         self.node.ownership_changed(self)
 
     def leave(self) -> None:
@@ -498,12 +405,12 @@ class Replica:
         self.rows, self.entries = rows, self.raft.log
         self.applied, self.applied_term, _ = rows.applied()
         self._apply_to = self.applied
-        self._bulk_until.clear()
+        self._bulk.clear()
         self.checks.restart()
         self.reads.drop()
         self.proposals.give_up(head.base_index)
         self.reload()
-        self._set_members(head.members)
+        self.members.adopt(head.members)
         return True
 
     def check_row(self, key: bytes, row: bytes) -> None:
@@ -595,7 +502,7 @@ class Replica:
             self.replica_id,
             change.role.name.lower(),
             change.term,
-            self.home(change.leader_id) or "?",
+            self.members.home(change.leader_id) or "?",
             change.why,
         )
         self.led = change.role is Role.LEADER

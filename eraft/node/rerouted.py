@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from eraft import limits
 from eraft._impl import resp
 from eraft.node.reads import CommandRead
-from eraft.node.replica import CLUSTER_DOWN
 from eraft.shardkv import admission, router
 from eraft.shardkv.specs import COMMANDS
 
@@ -50,7 +49,7 @@ class Rerouted:
                 read: Any = part
                 node.shard(decision.gid).read(_PartRead(self._client, read, args, bucket, True))
                 continue
-            part.refuse(CLUSTER_DOWN if isinstance(decision, router.Hold) else decision.reply)
+            part.refuse(decision.reply)
         return True
 
     @property

@@ -48,7 +48,7 @@ class DiskRoom:
 
     def _quorum_is_full(self, replica: Replica) -> str:
         """Which disks are in the way of a quorum; who cannot be reached is no help either."""
-        homes = {r: home for r, home in replica.members.items() if r != replica.replica_id}
+        homes = {r: home for r, home in replica.members.homes.items() if r != replica.replica_id}
         peers = {r: self._node.gossip.peer(home) for r, home in homes.items()}
         full = sorted(home for r, home in homes.items() if peers[r].full)
         if not full:

@@ -189,7 +189,7 @@ class SnapshotSender:
             if replica is None or not replica.leading:
                 del self._wanted[gid, replica_id]
                 continue
-            node_id = replica.home(replica_id)
+            node_id = replica.members.home(replica_id)
             if not replica.applied or not node.gossip.peer(node_id).connected:
                 del self._wanted[gid, replica_id]
                 replica.raft.snapshot_failed(replica_id)

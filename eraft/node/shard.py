@@ -6,11 +6,12 @@ from typing import Any
 
 from eraft import limits
 from eraft._impl import resp
-from eraft.node.proposals import NEVER, NOT_APPLIED, Proposal, Waiter
+from eraft.node.proposals import NEVER, NOT_APPLIED, PROPOSED_S, Proposal, Waiter
 from eraft.node.readqueue import Read
 from eraft.node.reads import ROWS_PER_FETCH, SMALL_RUN, GetRun, serve_runs
-from eraft.node.replica import CLUSTER_DOWN, PROPOSED_S, Replica
+from eraft.node.replica import Replica
 from eraft.shardkv.machine import ShardMachine, check_row
+from eraft.shardkv.router import CLUSTER_DOWN
 
 TICK = (b"_TICK",)
 

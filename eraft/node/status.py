@@ -138,7 +138,7 @@ def _group(replica: Replica, keys: int | None) -> dict[str, Any]:
         "progress": [
             {
                 "replica_id": peer.replica_id,
-                "node_id": replica.home(peer.replica_id),
+                "node_id": replica.members.home(peer.replica_id),
                 "match_index": peer.match_index,
                 "state": peer.state,
             }

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from eraft._impl import resp
 from eraft.node.proposals import OUTCOME_UNKNOWN
 from eraft.node.reads import Job, Scan
-from eraft.node.replica import CLUSTER_DOWN
 from eraft.shardkv import keyspace
+from eraft.shardkv.router import CLUSTER_DOWN
 
 if TYPE_CHECKING:
     from eraft.node.client import Client

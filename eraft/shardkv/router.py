@@ -77,11 +77,9 @@ class Moved:
 class Hold:
     """Nobody is known to serve it just now; ask again when something has changed.
 
-    `until_s` is when a command that is judged for the first time has waited
-    long enough; `reply` is its answer then. It was certainly not executed.
+    Once it has waited long enough `reply` is its answer: it was certainly not executed.
     """
 
-    until_s: float
     reply: resp.ReplyError
 
 
@@ -218,7 +216,7 @@ class Router:
                 return Serve(owner)
         moved = self._moved(bucket, self.leader(owner, now_s))
         if moved is None:
-            return Hold(now_s + limits.HOLD_NO_LEADER_S, CLUSTER_DOWN)
+            return Hold(CLUSTER_DOWN)
         return Moved(moved)
 
     def redirect(self, bucket: int) -> resp.ReplyError:

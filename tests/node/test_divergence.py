@@ -213,7 +213,7 @@ def test_reports_of_strangers_are_refused(world: World) -> None:
     node = world.nodes[world.leader(gid)]
     stranger, other = (node_id for node_id in world.ids if node_id != node.identity.node_id)
     replica = node.replicas[gid]
-    theirs = next(it for it, home in replica.members.items() if home == other)
+    theirs = next(it for it, home in replica.members.homes.items() if home == other)
     for report in (Report(gid, theirs, 9, 9), Report(gid, 999, 9, 9), Report(77, theirs, 9, 9)):
         node.inbound.take(stranger, frames.DIGEST, report.encode())
     assert node.context.counters["messages_refused"] == 3

@@ -121,7 +121,7 @@ def test_the_connection_to_the_heir_breaks_and_another_one_takes_over_at_once() 
     leave(world, leader)
     world.settle()
     replica = node.replicas[1]
-    heir = replica.members[replica.raft.transferee]
+    heir = replica.members.homes[replica.raft.transferee]
     world.heal()  # but what the heir was told is lost
     world.network.break_links(leader, heir)
     ticks = 0

@@ -24,7 +24,7 @@ def change(
     done: list[RequestError | None] = []
     leader = world.leader(gid)
     with world.acting(leader) as node:
-        node.replicas[gid].propose_conf_change(changes, addresses, done.append)
+        node.replicas[gid].members.propose(changes, addresses, done.append)
     world.until(lambda: bool(done))
     assert done == [None]
 
@@ -74,13 +74,13 @@ def test_a_removed_follower_stops_and_nothing_of_it_stays() -> None:
     assert 1 not in node.log.groups
     left = set(world.ids) - {victim}
     for node_id in left:
-        assert set(world.nodes[node_id].replicas[1].members.values()) == left
+        assert set(world.nodes[node_id].replicas[1].members.homes.values()) == left
     # It stays away, and the others know who they are, after a restart.
     restart_all(world)
     assert 1 not in world.nodes[victim].replicas
     for node_id in left:
         restored = world.nodes[node_id].replicas[1]
-        assert set(restored.members.values()) == left
+        assert set(restored.members.homes.values()) == left
         assert len(restored.raft.conf.voters) == 2
     write(world, "2")
 
@@ -103,7 +103,7 @@ def test_what_a_leader_had_proposed_when_it_was_removed_is_unknown_or_there() ->
     leader = world.leader(1)
     conversation = world.connect(leader)
     with world.acting(leader) as node:
-        node.replicas[1].propose_conf_change([remove(leader, world)], (), lambda error: None)
+        node.replicas[1].members.propose([remove(leader, world)], (), lambda error: None)
     for number in range(20):
         conversation.send(f"SET k{number} 1")
     world.until(lambda: conversation.received.count(b"\r\n") == 20)
@@ -151,16 +151,16 @@ def test_impossible_changes_are_refused_with_a_reason() -> None:
 
     def refused(error: type[Exception], what: str, on: Replica, *changes: Change) -> None:
         with pytest.raises(error, match=what):
-            on.propose_conf_change(changes, (), told.append)
+            on.members.propose(changes, (), told.append)
 
     add = Change(ChangeKind.ADD_LEARNER, 77)
     refused(NotLeader, "does not lead", world.nodes[other].replicas[1], add)
     refused(ConfChangeRefused, r"no address of replicas \[77\]", replica, add)
-    every = [Change(ChangeKind.REMOVE, it) for it in replica.members]
+    every = [Change(ChangeKind.REMOVE, it) for it in replica.members.homes]
     refused(ConfChangeRefused, "removes every voter", replica, *every)
     with pytest.raises(ConfChangeRefused, match="not joint"):
-        replica.propose_conf_change((), (), told.append)
-    replica.propose_conf_change([remove(other, world)], (), told.append)
+        replica.members.propose((), (), told.append)
+    replica.members.propose([remove(other, world)], (), told.append)
     refused(ConfChangeRefused, "may be under", replica, remove(other, world))
     assert not told
 
@@ -171,13 +171,13 @@ def test_who_proposed_a_change_that_another_leader_overwrote_is_told() -> None:
     world.isolate(leader)
     told: list[RequestError | None] = []
     with world.acting(leader) as node:
-        node.replicas[1].propose_conf_change([remove(other, world)], (), told.append)
+        node.replicas[1].members.propose([remove(other, world)], (), told.append)
     world.until(lambda: world.leader(1) not in (0, leader))
     write(world, "1")
     world.tick(60)
     assert [type(error).__name__ for error in told] == ["OutcomeUnknown"]
     world.heal()
-    world.until(lambda: len(world.nodes[leader].replicas[1].members) == 3)
+    world.until(lambda: len(world.nodes[leader].replicas[1].members.homes) == 3)
 
 
 @pytest.mark.parametrize(
@@ -275,10 +275,10 @@ def test_who_is_left_of_two_goes_on_although_the_leader_was_cut_off_as_it_left()
     change(world, remove(follower(world), world))
     leader = world.leader(1)
     replica = world.nodes[leader].replicas[1]
-    (left,) = set(replica.members.values()) - {leader}
+    (left,) = set(replica.members.homes.values()) - {leader}
     follows = world.nodes[left].replicas[1].raft
     with world.acting(leader):
-        replica.propose_conf_change([remove(leader, world)], (), lambda error: None)
+        replica.members.propose([remove(leader, world)], (), lambda error: None)
     for _ in range(100):
         world.step()
         if follows.last_index == replica.raft.last_index:

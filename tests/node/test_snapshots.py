@@ -357,7 +357,7 @@ def joined(world: World, gid: int, node_id: int, replica_id: int) -> ReplicaAddr
     leader = world.nodes[world.leader(gid)].replicas[gid]
     own = ReplicaAddress(replica_id, node_id, world.disks[node_id].identity.store_id)
     with world.acting(node_id) as node:
-        node.groups.join(gid, own, leader.addresses)
+        node.groups.join(gid, own, leader.members.addresses)
     change(world, Change(ChangeKind.ADD_LEARNER, replica_id), addresses=(own,), gid=gid)
     return own
 

@@ -40,10 +40,10 @@ def test_a_joint_configuration_is_left_as_soon_as_it_is_applied() -> None:
     leader = world.leader(1)
     replica = world.nodes[leader].shard(1)
     world.tick(2)
-    removed = next(member for member, node_id in replica.members.items() if node_id != leader)
+    removed = next(member for member, node_id in replica.members.homes.items() if node_id != leader)
     results: list[object] = []
     with world.acting(leader):
-        replica.propose_conf_change(
+        replica.members.propose(
             (Change(ChangeKind.REMOVE, removed),), (), results.append, Transition.JOINT_AUTO
         )
     assert within_a_tick(world, lambda: bool(results))

@@ -94,7 +94,7 @@ class CommitChecks:
         self, replica: Replica, index: int, term: int, confs: Sequence[ConfState]
     ) -> None:
         def has(replica_id: int) -> bool:
-            node_id = replica.home(replica_id)
+            node_id = replica.members.home(replica_id)
             group = self._checks.disks.get(node_id, {}).get(replica.gid)
             return node_id in self._checks.destroyed or (
                 group is not None and group.has(index, term)

@@ -91,7 +91,7 @@ class ElectionChecks:
 
         def voted(replica_id: int) -> bool:
             """Whether the vote is durable, or a newer term, before which it can have been."""
-            home = replica.home(replica_id)
+            home = replica.members.home(replica_id)
             group = self._checks.disks.get(home, {}).get(replica.gid)
             if group is None or home in self._checks.destroyed:
                 return True

@@ -91,7 +91,7 @@ class MemberChecks:
                 self._enough(replica.node.table.groups[gid], before, conf)
 
     def _has_caught_up(self, replica: Replica, replica_id: int) -> None:
-        home = replica.home(replica_id)
+        home = replica.members.home(replica_id)
         disk = self._checks.disks.get(home, {}).get(replica.gid)
         last = disk.last_index if disk is not None and disk.replica_id == replica_id else 0
         if home not in self._checks.destroyed and (

@@ -82,7 +82,7 @@ class Politics:
                 message = Message(
                     MessageKind.TIMEOUT_NOW, raft.gid, raft.replica_id, heir, raft.term
                 )
-                node.send(replica.home(heir), message, False)
+                node.send(replica.members.home(heir), message, False)
 
     def hand_over(self) -> None:
         """A leader lets another replica lead."""
@@ -120,7 +120,7 @@ class Politics:
             change = self._change(replica)
             if change.changes:
                 with self.world.acting(node_id), suppress(EraftError):
-                    replica.propose_conf_change(
+                    replica.members.propose(
                         change.changes, (), lambda error: None, change.transition
                     )
                     self._tell(f"group {replica.gid}: {change}")
