@@ -206,7 +206,7 @@ class Server:
         try:
             if clean:
                 watchdog.cancel()
-                self.node.write_all_behind()
+                self.node.writing.write_all()
                 await self._loop.run_in_executor(self._flusher, self.store.flush)
             self._flusher.shutdown()
             self._preparer.shutdown()
@@ -252,7 +252,7 @@ class Server:
             self._flush_connections()
             if outputs.record is not None:
                 self._prepare_segments()
-                self.node.write_meanwhile()
+                self.node.writing.write_meanwhile()
         except Exception as error:
             self.fail(error)
             return

@@ -59,7 +59,7 @@ class Flushing:
         self._flushed_bytes = node.logged_bytes
         self._flushed_s = node.now_s
         for replica in node.replicas.values():
-            node.write_behind(replica.rows)
+            node.writing.write(replica.rows)
         self._released = [
             (replica.gid, replica.rows.generation, replica.applied)
             for replica in node.replicas.values()

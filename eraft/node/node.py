@@ -17,7 +17,7 @@ from typing import Any
 
 from eraft import limits
 from eraft._impl import resp
-from eraft.errors import InvariantViolation, LogCorrupt, StoreStalled
+from eraft.errors import InvariantViolation, LogCorrupt
 from eraft.metaserver.table import ConfigTable
 from eraft.node.admin import AdminClient
 from eraft.node.catalog import Catalog
@@ -42,11 +42,12 @@ from eraft.node.sending import SnapshotSender
 from eraft.node.session import Session
 from eraft.node.shard import ShardReplica
 from eraft.node.waiting import Waiting
+from eraft.node.writing import Writing
 from eraft.shardkv.router import Router
 from eraft.shardkv.specs import PLAIN_READS, PLAIN_WRITES
 from eraft.storage.directory import Identity
 from eraft.storage.machine import MachineFactory
-from eraft.storage.state import ReplicaRows, StateStore
+from eraft.storage.state import StateStore
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import BUCKETS, METASERVER_GID, GroupState, Message, NodeAddress
 
@@ -94,6 +95,7 @@ class Node:
         self.router = Router(identity.node_id)
         self.router.set_table(self.table)
         self.outbox = Outbox()
+        self.writing = Writing(self)
         self.flushing = Flushing(self)
         self.waiting = Waiting(self)
         self.gossip = Gossip(identity.node_id, self.send_frame)
@@ -110,8 +112,6 @@ class Node:
         self._committed: dict[int, Replica] = {}
         self._stirred = False
         self._jobs: deque[Job] = deque()
-        self._store_stalled = False
-        self._write_at_s = now_s
         self._leads_changed = False
 
         self.replicas: dict[int, Replica] = {}
@@ -182,7 +182,7 @@ class Node:
     def tick(self) -> None:
         """One tick of limits.TICK_S (or as configured)."""
         self._watch_disk()
-        self._write_in_time()
+        self.writing.tick()
         for replica in list(self.replicas.values()):
             replica.tick()
         self.meta.tick()
@@ -194,15 +194,9 @@ class Node:
         self.groups.tick()
         self.sending.tick()
         self.receiving.tick()
-        self.write_behind(self.catalog.rows)
+        self.writing.write(self.catalog.rows)
         if self.flushing.due or self.sending.waiting:
             self.stir()
-
-    def _write_in_time(self) -> None:
-        """Hand over the rows that have waited long enough, and those that the store refused."""
-        if self._store_stalled or self.now_s >= self._write_at_s:
-            self._write_at_s = self.now_s + limits.WRITE_BEHIND_S
-            self.write_all_behind()
 
     def _watch_disk(self) -> None:
         """A node whose disk does not answer neither leads nor campaigns."""
@@ -325,27 +319,6 @@ class Node:
         """Send an encoded frame to a node, on the connection for large ones."""
         self._outputs.bulk.setdefault(node_id, []).append(frame)
 
-    def write_behind(self, rows: ReplicaRows) -> None:
-        """Hand rows to the store; when it stalls, everybody waits for the next tick."""
-        if self._store_stalled:
-            return
-        try:
-            rows.write()
-        except StoreStalled:
-            self._store_stalled = True
-
-    def write_meanwhile(self) -> None:
-        """Hand rows to the store while the record of this turn is on its way to the disks."""
-        for replica in self.replicas.values():
-            if replica.rows.pending >= limits.WRITE_MEANWHILE_ROWS:
-                self.write_behind(replica.rows)
-
-    def write_all_behind(self) -> None:
-        """Hand everything that is applied to the store, also if it stalled before."""
-        self._store_stalled = False
-        for replica in self.replicas.values():
-            self.write_behind(replica.rows)
-
     def lead_changed(self, replica: Replica) -> None:
         """A replica's role or leader changed: tell the peers and route again."""
         self._leads_changed = True
@@ -404,7 +377,7 @@ class Node:
 
     def table_changed(self) -> None:
         """The catalog has a newer version."""
-        self.write_behind(self.catalog.rows)
+        self.writing.write(self.catalog.rows)
         self.flushing.want()
         self.router.set_table(self.table)
         self._learn_peers()

@@ -336,7 +336,7 @@ class Replica:
         rows.set_applied(index, term, self.clock_ms)
         self.raft.applied_to(index)
         if rows.pending >= limits.WRITE_BEHIND_ROWS or rows.size_hint >= limits.WRITE_BEHIND_BYTES:
-            self.node.write_behind(self.rows)
+            self.node.writing.write(self.rows)
         if self._apply_to > index or self.members.removed:
             self.node.touch(self)
         if self.members.removed and not self.led:

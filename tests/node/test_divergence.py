@@ -171,7 +171,7 @@ def test_a_restart_between_note_and_verdict_is_only_a_delay(world: World) -> Non
     while world.nodes[victim].replicas[gid].checks.noted.index == noted:
         world.run_for(1_000)
     node = world.nodes[victim]
-    node.write_all_behind()  # what the check was about is not applied again
+    node.writing.write_all()  # what the check was about is not applied again
     node.store.flush()
     world.crash(victim)
     world.start(victim)

@@ -194,7 +194,7 @@ class World:
         """Stop a node in an orderly way."""
         self.tell(f"node {node_id} is stopped")
         with self.acting(node_id) as node:
-            node.write_all_behind()
+            node.writing.write_all()
         self.disks[node_id].store.flush()
         self._gone(node_id)
 
@@ -393,7 +393,7 @@ class World:
             self.failed(node_id, error)
             return
         if outputs.record is not None:
-            node.write_meanwhile()
+            node.writing.write_meanwhile()
             for preparation in node.log.preparations():
                 delay_us = self.dice.within(self.conditions.disk_us)
                 self.later(delay_us, node_id, self._prepare, node_id, preparation)
