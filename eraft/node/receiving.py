@@ -153,7 +153,7 @@ class SnapshotReceiver:
             return
         del self._incoming[parcel.gid]
         try:
-            switched = found.replica.install(
+            switched = found.replica.takeover.install(
                 found.sink, lambda: self.installed(parcel, found.node_id)
             )
         except ProtocolError as error:

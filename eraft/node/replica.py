@@ -7,7 +7,7 @@ commands and reads look.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -15,18 +15,17 @@ from typing import TYPE_CHECKING, Any
 from eraft import limits
 from eraft._impl import frames, log
 from eraft.errors import Diverged, StorageError
-from eraft.node import fetching, takeover
+from eraft.node import fetching
 from eraft.node.bulk import BulkAppends
 from eraft.node.divergence import DigestChecks
 from eraft.node.members import Members
 from eraft.node.proposals import Proposal, Proposals, Waiter
 from eraft.node.readqueue import Read, ReadQueue
 from eraft.node.reconcile import Reconciler
-from eraft.node.takeover import Switch
+from eraft.node.takeover import Takeover
 from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
 from eraft.storage.items import entries_item, group_state_item, hard_state_item
 from eraft.storage.machine import StateMachine
-from eraft.storage.snapshots import SnapshotSink
 from eraft.storage.state import ReplicaRows
 from eraft.types import EntryKind, GroupState, HardState, Message, MessageKind
 
@@ -87,7 +86,7 @@ class Replica:
         self.led = False
         self.retired = False
         """Quarantined, or removed from its group: it takes part in nothing any more."""
-        self._switch: Switch | None = None
+        self.takeover = Takeover(self)
 
     # Inputs
 
@@ -255,7 +254,8 @@ class Replica:
         node = self.node
         if ready.token:
             if ready.restored is not None:
-                self._persist_switch(ready.hard_state)
+                assert ready.hard_state is not None, "it goes with the switch"
+                self.takeover.persist(ready.hard_state)
             elif ready.hard_state is not None:
                 node.outbox.persist(hard_state_item(self.gid, ready.hard_state))
             if ready.entries:
@@ -384,24 +384,8 @@ class Replica:
 
     # Snapshots
 
-    def install(self, sink: SnapshotSink, on_durable: Callable[[], None]) -> bool:
-        """Take the snapshot, complete and flushed, in place of what is here.
-
-        False if the replica has come as far by itself. `on_durable` is called
-        once the log names the new generation; only then the old one is deleted.
-
-        Raises:
-            ProtocolError: no group can have such a snapshot, or not this replica.
-        """
-        head, rows = takeover.check(self, sink)
-        fresh = self.raft.restored(head.base_index, head.base_term, head.conf)
-        self.node.touch(self)
-        if not fresh:
-            return False
-        replaced = [self.rows.generation]
-        if self._switch is not None:
-            replaced += self._switch.replaced
-        self._switch = Switch(sink, replaced, on_durable)
+    def begin_anew(self, head: GroupState, rows: ReplicaRows) -> None:
+        """The state is that of a snapshot now, and the log behind it is empty."""
         self.rows, self.entries = rows, self.raft.log
         self.applied, self.applied_term, _ = rows.applied()
         self._apply_to = self.applied
@@ -411,7 +395,6 @@ class Replica:
         self.proposals.give_up(head.base_index)
         self.reload()
         self.members.adopt(head.members)
-        return True
 
     def check_row(self, key: bytes, row: bytes) -> None:
         """Raise ProtocolError if no replica of the group can have the row; for the subclass.
@@ -424,11 +407,6 @@ class Replica:
 
     def reload(self) -> None:
         """The rows are others than before: make what is kept beside them anew; for the subclass."""
-
-    def _persist_switch(self, hard_state: HardState | None) -> None:
-        switch, self._switch = self._switch, None
-        assert switch is not None and hard_state is not None
-        switch.persist(self.node, self.replica_id, hard_state)
 
     # Comparing the replicas
 
@@ -473,9 +451,9 @@ class Replica:
         raft.step_down("it is quarantined")
         hard_state = HardState(raft.term, raft.vote, raft.commit)
         state = replace(self.state, hard_state=hard_state, quarantined=why)
-        if self._switch is not None:
+        if self.takeover.under_way:
             # Its rows are what the replica has from now on. Entries behind it were not persisted.
-            self._persist_switch(replace(hard_state, commit=0))
+            self.takeover.persist(replace(hard_state, commit=0))
         self.node.quarantine(state)
         self._retire()
         self.node.groups.close_lane(self)

@@ -13,7 +13,6 @@ from eraft.storage.state import ReplicaRows
 from eraft.types import GroupState, HardState
 
 if TYPE_CHECKING:
-    from eraft.node.node import Node
     from eraft.node.replica import Replica
 
 
@@ -46,13 +45,51 @@ class Switch:
     """The generations that count until then."""
     on_durable: Callable[[], None]
 
-    def persist(self, node: Node, replica_id: int, hard_state: HardState) -> None:
+
+class Takeover:
+    """One replica's switch to a snapshot: the core's at once, the log's with the next record."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._switch: Switch | None = None
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the log has to hear of a snapshot that the core has taken over."""
+        return self._switch is not None
+
+    def install(self, sink: SnapshotSink, on_durable: Callable[[], None]) -> bool:
+        """Take the snapshot, complete and flushed, in place of what is there.
+
+        False if the replica has come as far by itself. `on_durable` is called
+        once the log names the new generation; only then the old one is deleted.
+
+        Raises:
+            ProtocolError: no group can have such a snapshot, or not this replica.
+        """
+        replica = self._replica
+        head, rows = check(replica, sink)
+        fresh = replica.raft.restored(head.base_index, head.base_term, head.conf)
+        replica.node.touch(replica)
+        if not fresh:
+            return False
+        replaced = [replica.rows.generation]
+        if self._switch is not None:
+            replaced += self._switch.replaced
+        self._switch = Switch(sink, replaced, on_durable)
+        replica.begin_anew(head, rows)
+        return True
+
+    def persist(self, hard_state: HardState) -> None:
         """Let the log name the new generation, and delete the old ones once that is durable."""
-        node.outbox.persist(self.sink.switch(replica_id, hard_state))
+        switch, self._switch = self._switch, None
+        assert switch is not None, "a snapshot was taken over"
+        node = self._replica.node
+        node.outbox.persist(switch.sink.switch(self._replica.replica_id, hard_state))
 
         def durable() -> None:
-            for generation in self.replaced:
+            for generation in switch.replaced:
                 node.groups.delete(generation)
-            self.on_durable()
+            switch.on_durable()
 
         node.outbox.call_durable(durable)

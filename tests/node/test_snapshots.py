@@ -121,7 +121,7 @@ def test_a_replica_that_is_taken_out_while_it_switches_leaves_no_rows(
     world.start(victim)
     node = world.nodes[victim]
     replica = node.replicas[1]
-    old, install = replica.rows.generation, replica.install
+    old, install = replica.rows.generation, replica.takeover.install
     fresh: list[int] = []
 
     def install_and_go(sink: Any, on_durable: Callable[[], None]) -> bool:
@@ -134,7 +134,7 @@ def test_a_replica_that_is_taken_out_while_it_switches_leaves_no_rows(
             replica.leave()
         return True
 
-    replica.install = install_and_go  # type: ignore[method-assign]
+    replica.takeover.install = install_and_go  # type: ignore[method-assign]
     until(world, lambda: bool(fresh))
     if not cut:
         gone = {old} if way_out == "suspend" else {old, *fresh}
