@@ -22,8 +22,7 @@ from eraft.node.node import Node
 from eraft.node.options import NodeOptions
 from eraft.storage.directory import Identity
 from eraft.storage.machine import MachineFactory
-from eraft.storage.segments import Preparation
-from eraft.storage.wal import WriteAheadLog, WriteRequest
+from eraft.storage.wal import WriteAheadLog
 from eraft.types import NodeAddress
 from tests.sim.acting import Acting
 from tests.sim.checks import Checks
@@ -31,6 +30,7 @@ from tests.sim.conditions import Conditions
 from tests.sim.conversation import Conversation
 from tests.sim.dice import Dice
 from tests.sim.disk import Disk
+from tests.sim.disk_work import Action, DiskWork
 from tests.sim.network import Network
 
 START_MS = 1_700_000_000_000
@@ -40,7 +40,6 @@ DISK_CHECK_TICKS = 20
 EVENTS_LIMIT = 200_000
 """Of one moment: more means that the cluster goes round in circles."""
 
-Action = tuple[Callable[..., None], tuple[Any, ...]]
 Event = tuple[int, int, int, int, Callable[..., None], tuple[Any, ...]]
 """When, a number that orders what is at the same time, node and its life (or 0), what to do."""
 
@@ -86,9 +85,9 @@ class World:
         self._acting = {node_id: Acting(self, node_id) for node_id in self.ids}
         self._ticks: dict[int, int] = {}
         self._awake: set[int] = set()
-        self._stuck: dict[int, list[Action]] = {}
         self._backlog: dict[int, list[Action]] = {}
         self.network = Network(self)
+        self._disk_work = DiskWork(self)
         self.checks = Checks(self)
         founders = self.ids[: members or nodes]
         self.founders = founders
@@ -166,10 +165,9 @@ class World:
         node.sending.window_bytes = 4 * self.conditions.chunk_bytes
         self.nodes[node_id] = node
         self.conversations[node_id] = []
-        self._stuck[node_id] = []
         self._backlog[node_id] = []
         self._ticks[node_id] = 0
-        self._check_disk(node_id)
+        self._disk_work.started(node_id)
         self.checks.started(node_id, node, log)
         self.tell(f"node {node_id} starts {node.quarantined and 'quarantined: '}{node.quarantined}")
         self.wake(node_id)
@@ -298,10 +296,7 @@ class World:
     def resume(self) -> None:
         """Let go on what no longer stalls or pauses."""
         for node_id in self.nodes:
-            if self._stuck[node_id] and node_id not in self.stalled:
-                stuck, self._stuck[node_id] = self._stuck[node_id], []
-                for what, details in stuck:
-                    self.later(0, node_id, what, *details)
+            self._disk_work.resume(node_id)
             if self._backlog[node_id] and node_id not in self.paused:
                 self.later(0, 0, self._catch_up, node_id, self._lives[node_id])
                 self.network.dial_all()
@@ -359,16 +354,8 @@ class World:
             node.tick()
             self._ticks[node_id] += 1
             if self._ticks[node_id] % DISK_CHECK_TICKS == 0:
-                self._check_disk(node_id)
+                self._disk_work.check(node_id)
                 self.checks.looked_at(node_id, node)
-
-    def _check_disk(self, node_id: int) -> None:
-        """What the shell does every second, on a disk of which something is known."""
-        node, disk = self.nodes[node_id], self.disks[node_id]
-        if disk.free_bytes:
-            node.free_disk(disk.free_bytes)
-        if not node.quarantined:
-            node.log.retry_preparation()
 
     def _turn(self, node_id: int) -> None:
         node = self.on_stage(node_id)
@@ -382,11 +369,9 @@ class World:
         for to, data in outputs.bulk.items():
             self.network.send(node_id, to, hello.BULK, data)
         if outputs.record is not None:
-            self._write(node_id, outputs.record)
+            self._disk_work.write(node_id, outputs.record)
         if outputs.flush:
-            batches = self.disks[node_id].store.batches
-            delay_us = self.dice.within(self.conditions.flush_us)
-            self.later(delay_us, node_id, self._flushed, node_id, batches)
+            self._disk_work.flush(node_id)
         try:
             node.apply()
         except StorageError as error:
@@ -395,8 +380,7 @@ class World:
         if outputs.record is not None:
             node.writing.write_meanwhile()
             for preparation in node.log.preparations():
-                delay_us = self.dice.within(self.conditions.disk_us)
-                self.later(delay_us, node_id, self._prepare, node_id, preparation)
+                self._disk_work.prepare(node_id, preparation)
         for conversation in self.conversations[node_id]:
             conversation.take()
         if outputs.peers_changed:
@@ -405,51 +389,6 @@ class World:
         self._awake.discard(node_id)  # what its clients get in a turn needs no other one
         self.told(node_id, node)
         self.checks.turned(node_id, node)
-
-    # Disks
-
-    def _write(self, node_id: int, request: WriteRequest) -> None:
-        disk = self.disks[node_id]
-        disk.write(request)
-        delay_us = self.dice.within(self.conditions.disk_us)
-        self.later(delay_us, node_id, self._written, node_id, request)
-
-    def _answers(self, node_id: int, what: Callable[..., None], *details: Any) -> bool:
-        """Whether the disk answers; otherwise it goes on with this when it does."""
-        if node_id in self.stalled:
-            self._stuck[node_id].append((what, (node_id, *details)))
-            return False
-        return True
-
-    def _written(self, node_id: int, request: WriteRequest) -> None:
-        if not self._answers(node_id, self._written, request):
-            return
-        try:
-            request.file.sync()
-        except OSError as error:
-            self.failed(node_id, StorageError(f"writing the log: {error}"))
-            return
-        self.checks.durable(node_id, request.position)
-        with self.acting(node_id) as node:
-            node.log_durable(request.position)
-
-    def _flushed(self, node_id: int, batches: int) -> None:
-        if self._answers(node_id, self._flushed, batches):
-            self.disks[node_id].store.flushed(batches)
-            with self.acting(node_id) as node:
-                node.store_flushed()
-
-    def _prepare(self, node_id: int, preparation: Preparation) -> None:
-        if not self._answers(node_id, self._prepare, preparation):
-            return
-        log = self.nodes[node_id].log
-        try:
-            preparation.run(self.disks[node_id].files)
-        except OSError as error:
-            log.prepare_failed(preparation, error)
-            return
-        with self.acting(node_id):
-            log.prepared(preparation)
 
     # Links
 
