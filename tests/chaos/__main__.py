@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from eraft import limits
-from tests.chaos import faults, figures
+from tests.chaos import catch_up, faults, figures
 from tests.chaos.run import run
 
 TOOLS = ("ip", "nft", "nsenter", "mkfs.ext4", "mount", "umount", "strace")
@@ -23,6 +23,7 @@ KNOWN = {fault.__name__: fault for fault in faults.ALL}
 LONG_S = 600.0
 GAPS = 20
 RESTART_MIB = 1024
+SNAPSHOT_MIB = 1024
 DISK_MIB, DISK_ROUNDS = 256, 8
 
 
@@ -73,6 +74,9 @@ def parse() -> argparse.Namespace:
     restart = parts.add_parser("restart", help="time to serve after all nodes were killed")
     restart.add_argument("--mib", type=int, default=RESTART_MIB, help="data, in values of 1 KiB")
     restart.set_defaults(function=show_restart)
+    snapshot = parts.add_parser("snapshot", help="a follower catches up while its group is loaded")
+    snapshot.add_argument("--mib", type=int, default=SNAPSHOT_MIB, help="data, in values of 1 KiB")
+    snapshot.set_defaults(function=show_snapshot)
     disk = parts.add_parser("disk", help="room that a node takes while keys are overwritten")
     disk.add_argument("--mib", type=int, default=DISK_MIB, help="data, in values of 1 KiB")
     disk.add_argument("--rounds", type=int, default=DISK_ROUNDS, help="how often it is overwritten")
@@ -99,6 +103,7 @@ def show_all(_: argparse.Namespace, directory: Path) -> int:
         lambda place: run_once(place, new_seed(), LONG_S, []),
         lambda place: figures.show_gaps(place, list(figures.GAP_FAULTS), GAPS),
         lambda place: figures.show_restart(place, RESTART_MIB * limits.MIB),
+        lambda place: catch_up.show_snapshot(place, SNAPSHOT_MIB * limits.MIB),
         lambda place: figures.show_disk_use(place, DISK_MIB * limits.MIB, DISK_ROUNDS),
     ]
     for number, part in enumerate(parts):
@@ -118,6 +123,11 @@ def show_gaps(args: argparse.Namespace, directory: Path) -> int:
 
 def show_restart(args: argparse.Namespace, directory: Path) -> int:
     figures.show_restart(directory, args.mib * limits.MIB)
+    return 0
+
+
+def show_snapshot(args: argparse.Namespace, directory: Path) -> int:
+    catch_up.show_snapshot(directory, args.mib * limits.MIB)
     return 0
 
 
