@@ -24,6 +24,10 @@ from eraft.storage.segments import (
 
 _logger = logging.getLogger(__name__)
 
+PADDING_BYTES = 1
+"""Before Python 3.11.5 `mmap.find` reads one byte too many, which may be of a page that is not
+there (https://github.com/python/cpython/issues/105235)."""
+
 
 @dataclass(slots=True)
 class Recovered:
@@ -108,14 +112,15 @@ class _Reader:
         self._begun_to: dict[int, int] = {}
         self._gap = ""
         self._data = mmap(-1, 1)
-        """The segment that is read. All go to the same place, at the beginning of a page: to map
-        new pages and to copy to an odd address each took the kernel longer than the reading."""
+        """The segment that is read, and a byte of padding. All go to the same place, at the
+        beginning of a page: to map new pages and to copy to an odd address each took the kernel
+        longer than the reading."""
 
     def read(self, segment: Segment) -> None:
         """Note the records of the next segment."""
-        if len(self._data) != segment.size_bytes:
-            self._data = mmap(-1, segment.size_bytes)
-        with memoryview(self._data) as view:
+        if len(self._data) != segment.size_bytes + PADDING_BYTES:
+            self._data = mmap(-1, segment.size_bytes + PADDING_BYTES)
+        with memoryview(self._data) as whole, whole[: segment.size_bytes] as view:
             segment.file.pread_into(view, 0)
         for record in _records(self._data, segment):
             header_end = record.offset + codec.RECORD_HEADER_BYTES
@@ -270,7 +275,7 @@ def _records(data: mmap, segment: Segment) -> Iterator[_Record]:
             continue
         if data[offset + codec.SALT_OFFSET : offset + codec.RECORD_HEADER_BYTES] == salt:
             yield _Record(segment, offset, offset, position, durable, None)
-        found = data.find(salt, offset + codec.SALT_OFFSET + 1)
+        found = data.find(salt, offset + codec.SALT_OFFSET + 1, segment.size_bytes)
         if found < 0:
             return
         offset = found - codec.SALT_OFFSET
