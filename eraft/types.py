@@ -135,6 +135,12 @@ class NodeAddress:
     admin: str
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of host:port, an IPv6 host without its brackets; ("", 0) of ""."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port or 0)
+
+
 @dataclass(slots=True, frozen=True)
 class GroupState:
     """The founding (or replacing) record of a replica in the write-ahead log."""

@@ -16,6 +16,7 @@ from eraft import limits
 from eraft._impl import frames
 from eraft.errors import ProtocolError
 from eraft.node import hello
+from eraft.types import split_address
 
 if TYPE_CHECKING:
     from eraft.net.server import Server
@@ -70,12 +71,12 @@ class PeerLink(asyncio.Protocol):
             if node is None:
                 return  # it has just been removed, and this link is about to be closed
             address = node.peer
-            host, _, port = address.rpartition(":")
+            host, port = split_address(address)
             self._lost.clear()
             self._there.clear()
             try:
                 async with asyncio.timeout(limits.DIAL_TIMEOUT_S):
-                    await loop.create_connection(lambda: self, host.strip("[]"), int(port))
+                    await loop.create_connection(lambda: self, host, port)
             except (OSError, TimeoutError) as error:
                 self._complain(f"cannot be reached at {address}: {error}")
             else:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from eraft._impl import resp
+from eraft.node.handler import Args, Handler, LocalContext
 from eraft.node.session import ReplyMode, Session
 from eraft.node.words import SILENT, error
 from eraft.shardkv.syntax import SYNTAX_ERROR, parse_int
-
-if TYPE_CHECKING:
-    from eraft.node.local import Args, Handler, LocalContext
 
 DEFAULT_USER: Final = b"default"
 """The only user; there are no passwords."""

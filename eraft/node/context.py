@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from eraft.node.keycount import KeyCount
 from eraft.node.session import Session
-from eraft.shardkv.router import Router, split_address
+from eraft.shardkv.router import Router
+from eraft.types import split_address
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
 
 
 class Context:
-    """The node's side of `local.LocalContext`."""
+    """The node's side of `handler.LocalContext`."""
 
     def __init__(self, node: Node, pid: int) -> None:
         self._node = node

@@ -13,7 +13,7 @@ import orjson
 
 from eraft._impl import frames
 from eraft.errors import ProtocolError
-from eraft.metaserver import operations, schema
+from eraft.metaserver import schema
 from eraft.metaserver.table import ConfigTable
 from eraft.storage.directory import Identity
 
@@ -125,8 +125,3 @@ def objection(hello: Hello, table: ConfigTable) -> str:
             "its directory was formatted again"
         )
     return ""
-
-
-def request_id(body: bytes) -> str:
-    """The id of a metaserver request, for its answer."""
-    return operations.decode(body)[0]

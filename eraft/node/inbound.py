@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from eraft._impl import frames
 from eraft._impl import log as entry_log
 from eraft.errors import LogCorrupt, ProtocolError
-from eraft.node import hello, transfer
+from eraft.metaserver import operations
+from eraft.node import transfer
 from eraft.node.divergence import Report
 from eraft.node.metaclient import encode_answer
 from eraft.node.transfer import Parcel
@@ -112,7 +113,7 @@ class Inbound:
 
     def _meta_request(self, node_id: int, body: bytes) -> None:
         node = self._node
-        request_id = hello.request_id(body)
+        request_id, _ = operations.decode(body)
         node.meta_requested(
             body, lambda answer: node.send_frame(node_id, encode_answer(request_id, answer))
         )

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from eraft import IMPL, __version__
+from eraft.node.handler import LocalContext
 from eraft.shardkv.cluster import info_lines
-
-if TYPE_CHECKING:
-    from eraft.node.local import LocalContext
 
 REDIS_VERSION: Final = "7.0.15"
 """The version that clients are told: the one whose behaviour is followed."""

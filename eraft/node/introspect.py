@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from eraft import limits
 from eraft._impl import resp
+from eraft.node.handler import Args, Handler, LocalContext
 from eraft.node.session import Session
 from eraft.shardkv.admission import keys_of
 from eraft.shardkv.patterns import compile_pattern
 from eraft.shardkv.specs import COMMANDS, CommandSpec, Kind
 from eraft.shardkv.syntax import SYNTAX_ERROR
-
-if TYPE_CHECKING:
-    from eraft.node.local import Args, Handler, LocalContext
 
 # How a command uses its keys, in the words of Redis's key specifications:
 # RO reads, RW changes, OW overwrites whatever there was, RM removes.

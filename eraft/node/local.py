@@ -6,86 +6,21 @@ before it comes here. Texts and formats are those of Redis 7.0.15.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Final
 
 from eraft import limits
 from eraft._impl import hashing, resp
 from eraft.node import clients, info, introspect
+from eraft.node.handler import Args, Handler, LocalContext
 from eraft.node.session import Session
 from eraft.node.words import SILENT, error, help_lines, wrong_arity
 from eraft.shardkv.cluster import ClusterView
 from eraft.shardkv.patterns import compile_pattern
-from eraft.shardkv.router import Router
 from eraft.shardkv.specs import COMMANDS
 from eraft.shardkv.syntax import NOT_AN_INTEGER, SYNTAX_ERROR, parse_int
 
-__all__ = ["HANDLERS", "SILENT", "LocalContext", "execute"]
-
-Args: TypeAlias = list[bytes]
-Handler: TypeAlias = "Callable[[LocalContext, Session, Args], Any]"
-
-
-class LocalContext(Protocol):
-    """What local commands may know of their node, and do to it."""
-
-    @property
-    def cluster_id(self) -> str:
-        """The cluster's name, as it was formatted."""
-
-    @property
-    def router(self) -> Router:
-        """Config table, leaders and local groups."""
-
-    @property
-    def now_s(self) -> float:
-        """Monotonic time in seconds."""
-
-    @property
-    def wall_ms(self) -> int:
-        """Unix time in milliseconds."""
-
-    @property
-    def started_s(self) -> float:
-        """Monotonic time when the node started, in seconds."""
-
-    @property
-    def run_id(self) -> str:
-        """40 hexadecimal digits, others at each start."""
-
-    @property
-    def pid(self) -> int:
-        """The process id."""
-
-    @property
-    def port(self) -> int:
-        """The port for clients."""
-
-    @property
-    def settings(self) -> Mapping[bytes, bytes]:
-        """What CONFIG GET shows, by lower-case name."""
-
-    @property
-    def counters(self) -> Mapping[str, int]:
-        """What the Stats section of INFO shows, beside its own."""
-
-    @property
-    def command_calls(self) -> Mapping[bytes, int]:
-        """How often each command was called, by upper-case name."""
-
-    @property
-    def keyspace(self) -> tuple[int, int]:
-        """About how many keys the groups have that this node leads, and how many of them expire."""
-
-    @property
-    def sessions(self) -> Mapping[int, Session]:
-        """The client connections by id, in the order in which they came."""
-
-    def kill(self, session: Session) -> None:
-        """Close a connection other than the one whose command is executed."""
-
-    def reset_stats(self) -> None:
-        """Set the counters to zero."""
+__all__ = ["HANDLERS", "SILENT", "execute"]
 
 
 def execute(context: LocalContext, session: Session, args: Args) -> Any:

@@ -1,7 +1,7 @@
 """Campaigns and votes (Raft paper, section 5.2 and 5.4.1; dissertation, section 9.6)."""
 
 from eraft.raft.ballot import Ballot
-from eraft.raft.kinds import CONF_CHANGE, PRE_VOTE, VOTE
+from eraft.raft.kinds import CONF_CHANGE, PRE_VOTE, VOTE, VOTE_REPLY
 from eraft.raft.leader import Leadership
 from eraft.raft.quorum import VoteResult
 from eraft.raft.state import CANDIDATE, LEADER, PRE_CANDIDATE, ReplicaState
@@ -88,6 +88,16 @@ class Voter(ReplicaState):
             self._become_candidate()
         elif result is VoteResult.WON:
             self._become_leader()
+
+    def _hear_vote(self, message: Message) -> None:
+        """An answer to a campaign, be it an earlier one."""
+        self._learn_commit(message)
+        if message.kind == VOTE_REPLY:
+            asked = self.role is CANDIDATE
+        else:  # a grant carries the term that was asked about, a refusal the common one
+            asked = self.role is PRE_CANDIDATE and message.reject == (message.term == self.term)
+        if asked:
+            self._count_vote(message.sender, not message.reject)
 
     def _learn_commit(self, message: Message) -> None:
         """Who refuses a vote says what is committed; a candidate that has that entry knows it then.

@@ -31,7 +31,7 @@ from eraft.raft.kinds import (
     VOTE_REPLY,
 )
 from eraft.raft.ready import SnapshotOffer
-from eraft.raft.state import CANDIDATE, FOLLOWER, PRE_CANDIDATE
+from eraft.raft.state import CANDIDATE, FOLLOWER
 from eraft.types import ConfState, Message
 
 
@@ -109,15 +109,8 @@ class Replica(Voter):
             self._consider_vote(message)
         elif kind == PRE_VOTE:
             self._consider_pre_vote(message)
-        elif kind == VOTE_REPLY:
-            self._learn_commit(message)
-            if self.role is CANDIDATE:
-                self._count_vote(sender, not message.reject)
-        elif kind == PRE_VOTE_REPLY:
-            self._learn_commit(message)
-            # A grant carries the term that was asked about, a refusal the common one.
-            if self.role is PRE_CANDIDATE and message.reject == (message.term == self.term):
-                self._count_vote(sender, not message.reject)
+        elif kind in (PRE_VOTE_REPLY, VOTE_REPLY):
+            self._hear_vote(message)
         elif kind == READ_INDEX:
             if leadership is not None:
                 self._ticket += 1

@@ -13,8 +13,8 @@ from typing import Any
 
 from eraft.metaserver.parts import BucketRange
 from eraft.metaserver.table import ConfigTable
-from eraft.shardkv.router import Router, split_address
-from eraft.types import BUCKETS
+from eraft.shardkv.router import Router
+from eraft.types import BUCKETS, split_address
 
 _NO_MASTER = "-"
 

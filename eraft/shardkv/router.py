@@ -15,7 +15,7 @@ from eraft._impl import resp
 from eraft.metaserver.parts import UNOWNED
 from eraft.metaserver.table import ConfigTable
 from eraft.shardkv.ownership import State
-from eraft.types import BUCKETS
+from eraft.types import BUCKETS, split_address
 
 CLUSTER_DOWN = resp.ReplyError(b"CLUSTERDOWN The cluster is down")
 NOT_SERVED = resp.ReplyError(b"CLUSTERDOWN Hash slot not served")
@@ -271,9 +271,3 @@ class Router:
             mine = int.from_bytes(bytes((ordinal,)) * BUCKETS, "big")
             lanes[:] = (others ^ ((others ^ mine) & mask)).to_bytes(BUCKETS, "big")
         admit[:] = lanes
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of host:port, an IPv6 host without its brackets; ("", 0) of ""."""
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port or 0)

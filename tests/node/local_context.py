@@ -36,7 +36,7 @@ def two_nodes() -> ConfigTable:
 
 
 class Context:
-    """A node's state as data, behind `local.LocalContext`."""
+    """A node's state as data, behind `handler.LocalContext`."""
 
     def __init__(self, node_id: int = 1, table: ConfigTable | None = None) -> None:
         self.cluster_id = "demo"

@@ -21,7 +21,6 @@ from eraft.shardkv.router import (
     Refuse,
     Router,
     Serve,
-    split_address,
 )
 from eraft.types import BUCKETS, NodeAddress, ReplicaAddress
 
@@ -246,12 +245,6 @@ def test_an_ipv6_address_has_no_brackets(router: Router) -> None:
     nodes = {**known.nodes, 2: replace(known.nodes[2], client="[fe80::1]:7002")}
     router.set_table(replace(known, nodes=nodes))
     assert route(router, 6000) == Moved(resp.ReplyError(b"MOVED 6000 fe80::1:7002"))
-
-
-def test_split_address() -> None:
-    assert split_address("a.b:80") == ("a.b", 80)
-    assert split_address("[::1]:80") == ("::1", 80)
-    assert split_address("") == ("", 0)
 
 
 # Rejected at apply
