@@ -1,6 +1,6 @@
 """One group's member on this node: consensus, log, state machine and who waits for what.
 
-What every group has is here; `ShardReplica` and `MetaReplica` add how their
+What every group has is here; `ShardReplica`, `MetaReplica` and `HostedReplica` add how their
 commands and reads look.
 """
 
