@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("eraft.peers")
 
-_CHANNEL_NAMES = {hello.MAIN: "main", hello.BULK: "bulk"}
-
 
 class PeerLink(asyncio.Protocol):
     """The dialled connection of one channel to one node; dials again whenever it breaks."""

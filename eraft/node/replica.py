@@ -83,7 +83,9 @@ class Replica:
         self.checks = DigestChecks(state.gid, state.replica_id, options.check_ticks)
         self.reconciler = Reconciler(self)
         self.serving = False
+        """Whether it answers as the leader: an entry of its term is applied."""
         self.led = False
+        """Whether it led after the last turn; in this one the core may have changed its role."""
         self.retired = False
         """Quarantined, or removed from its group: it takes part in nothing any more."""
         self.takeover = Takeover(self)
