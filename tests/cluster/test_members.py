@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
-from eraft.cli import admin
-from tests.cli.local import wait_until
+from eraft.cli import admin, processes
+from tests.cli.local import WAIT_S, wait_until
 from tests.cluster.damage import durable_byte, flipped
 from tests.cluster.nodes import FLAGS, Cluster
 
@@ -120,6 +121,26 @@ def test_a_quarantined_node_is_replaced_by_one_command(own: Cluster) -> None:
             own.do("restart", "n2")
             assert own.node_status("n2")["quarantined"]
             result_of(own, "replace-node", "n2")
+        load.wait_more()
+    assert homes(own, "n1") == {gid: {1, 3, 4} for gid in (0, 1, 2)}
+    own.wait_equal()
+    check(own, "n1", load)
+
+
+def test_a_node_with_a_corrupt_database_says_so_and_is_replaced(own: Cluster) -> None:
+    victim = own.node("n2")
+    with Load(own, "n1") as load:
+        processes.send(victim["pid"], signal.SIGTERM)  # it flushes, so there are files
+        assert processes.wait_gone(victim["pid"], WAIT_S)
+        tables = list(Path(victim["data_dir"], "state").glob("*.sst"))
+        assert tables
+        for table in tables:
+            with table.open("r+b") as file:
+                file.write(bytes(64))
+        refused = own.cluster("restart", "n2")
+        assert refused.returncode == 1
+        assert f"{victim['data_dir']}/state: cannot read: Corruption" in refused.stderr
+        result_of(own, "replace-node", "n2")
         load.wait_more()
     assert homes(own, "n1") == {gid: {1, 3, 4} for gid in (0, 1, 2)}
     own.wait_equal()
