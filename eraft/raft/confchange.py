@@ -13,6 +13,8 @@ effect. The rules are those of etcd-io/raft:
   until the joint configuration is left (`ConfState.learners_next`).
 * Adding a member that is there, or removing one that is not, changes nothing.
 
+But for one: replica id 0 is refused, where etcd-io/raft passes over it.
+
 Everything here is a pure function. Illegal changes raise `ConfChangeRefused`.
 """
 
