@@ -99,12 +99,20 @@ def _list(context: LocalContext, _session: Session, args: Args) -> Any:
     return resp.Verbatim(b"".join(_line(session, context.now_s) for session in found))
 
 
+_NOT_KNOWN = tuple(
+    (name, b"0")
+    for name in b"qbuf qbuf-free argv-mem multi-mem rbs rbp obl oll omem tot-mem".split()
+)
+"""Sizes of buffers, which only the shell knows. redis-py 5 fails on a line without them."""
+
+
 def _line(session: Session, now_s: float) -> bytes:
     flags = b"r" if session.readonly else b"N"
     fields = (
         (b"id", b"%d" % session.id),
         (b"addr", session.addr.encode()),
         (b"laddr", session.laddr.encode()),
+        (b"fd", b"-1"),
         (b"name", session.name),
         (b"age", b"%d" % (now_s - session.created_s)),
         (b"idle", b"%d" % (now_s - session.active_s)),
@@ -114,6 +122,8 @@ def _line(session: Session, now_s: float) -> bytes:
         (b"psub", b"0"),
         (b"ssub", b"0"),
         (b"multi", b"-1"),
+        *_NOT_KNOWN,
+        (b"events", b"r"),
         (b"cmd", session.last_command.lower() or b"NULL"),
         (b"user", DEFAULT_USER),
         (b"redir", b"-1"),

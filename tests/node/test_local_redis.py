@@ -173,3 +173,17 @@ def test_commands_are_described_as_by_redis(redis_port: int) -> None:
     finally:
         redis.close()
     assert compared >= len(names) - 1
+
+
+def test_clients_are_described_with_the_fields_of_redis(redis_port: int) -> None:
+    def fields(reply: bytes) -> list[bytes]:
+        return [field.partition(b"=")[0] for field in reply.split(b"\r\n")[1].split()]
+
+    context = Context()
+    redis = RealRedis(redis_port)
+    try:
+        theirs = fields(redis.ask([b"CLIENT", b"INFO"]))
+    finally:
+        redis.close()
+    ours = fields(resp.encode([execute(context, context.connect(), "CLIENT INFO")], 0, 1, 2))
+    assert ours == [*theirs, b"lib-name", b"lib-ver"]
