@@ -5,6 +5,16 @@ after telling the time with `at`. A turn of its event loop calls `drain`, whose
 outputs leave, and then `apply`, which works while disks and peers are busy.
 Everything of all groups that has to become durable in a turn is one record, and
 everything for one peer is one frame.
+
+Where to read on: `replica` is a group's member on this node, `shard`, `meta` and `hosted` are
+its kinds, and `groups` makes them; its parts are `members` (who is in the group) with
+`reconcile` (who should be), `proposals`, `readqueue`, `bulk` and `fetching` (what its peers
+get), `takeover` (of a snapshot) and `divergence`. `client` is a Redis connection with its
+`session` and `slots`; `reads`, `rerouted` and `walks` are its reads, `waiting` says who goes on
+when, and `local` has what the node answers by itself. `admin` and `status` are for operators.
+`hello`, `inbound`, `outbox` and `gossip` deal with other nodes, `sending` and `receiving` with
+snapshots to and from them, `metaclient` and `catalog` with the metaserver. `writing` and
+`flushing` bring state to the disk, `room` looks after its space, `leads` after who leads.
 """
 
 from __future__ import annotations
