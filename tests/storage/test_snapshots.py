@@ -4,8 +4,9 @@ import random
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -383,12 +384,35 @@ def test_generations_that_nobody_names_are_removed(store: StateStore) -> None:
     assert delete_orphans(store, set()) == 1
 
 
+def receiving(store: MemoryStore, log: WriteAheadLog, source: SnapshotSource) -> Iterator[None]:
+    """The receiver's whole way, which may end at each step."""
+    generation = delete_orphans(store, {1})
+    yield
+    sink = SnapshotSink(store, 1, 11, generation)
+    for chunk in chunks_of(source):
+        yield
+        sink.add(chunk)
+    yield
+    store.flush()
+    yield
+    request = log.append([sink.switch(4, HardState(9, 4, 2))])
+    yield
+    request.file.pwrite(request.data, request.offset)
+    yield
+    request.file.sync()
+    log.durable(request.position)
+    yield
+    delete_generation(store, 1)
+    yield
+    store.flush()
+
+
 @pytest.mark.parametrize("steps", range(13))
 @pytest.mark.parametrize("seed", range(6))
 def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
     new_log: NewLog, steps: int, seed: int
 ) -> None:
-    """The receiver's whole way, cut short at each step; it can always begin anew."""
+    """The receiver can always begin anew."""
     rng = random.Random(seed * 100 + steps)
     source_store = MemoryStore()
     source = SnapshotSource(filled(source_store, count=60), 11, STATE)
@@ -402,42 +426,8 @@ def test_a_crash_at_any_step_leaves_the_old_or_the_new_state(
     own.write()
     store.flush()
     old = contents(store, 1)
-    done = 0
-
-    def step() -> bool:
-        nonlocal done
-        done += 1
-        return done <= steps
-
-    def receive() -> None:
-        generation = delete_orphans(store, {1})
-        if not step():
-            return
-        sink = SnapshotSink(store, 1, 11, generation)
-        for chunk in chunks_of(source):
-            if not step():
-                return
-            sink.add(chunk)
-        if not step():
-            return
-        store.flush()
-        if not step():
-            return
-        request = log.append([sink.switch(4, HardState(9, 4, 2))])
-        if not step():
-            return
-        request.file.pwrite(request.data, request.offset)
-        if not step():
-            return
-        request.file.sync()
-        log.durable(request.position)
-        if not step():
-            return
-        delete_generation(store, 1)
-        if step():
-            store.flush()
-
-    receive()
+    for _ in islice(receiving(store, log, source), steps + 1):
+        pass
     store.crash(rng)
     files.crash(rng)
     again = WriteAheadLog.open(files, log_options(seed=seed + 50))
