@@ -51,9 +51,9 @@ class Server:
         directory: DataDirectory,
         machine: MachineFactory | None = None,
     ) -> None:
-        self.options = options
+        self._options = options
         self._machine = machine
-        self.directory = directory
+        self._directory = directory
         self.receive_buffer = memoryview(bytearray(limits.RECEIVE_BUFFER_BYTES))
         self.paused: set[Connection] = set()
         self.node: Node
@@ -78,26 +78,26 @@ class Server:
 
     async def start(self) -> None:
         """Bind, recover, and serve; ConfigError or StorageError when it cannot."""
-        listeners = Listeners(self.options)
+        listeners = Listeners(self._options)
         listeners.bind(
             client=self._accept_client if self._machine is None else None,
             peer=self._accept_peer,
             admin=self._accept_admin,
         )
-        identity = self.directory.identity
+        identity = self._directory.identity
         self._log, corrupt = self._recover()
         # Only now: it begins with the compactions that the last stop left, on all processors.
-        self.store = RocksStore(self.directory.state_path)
+        self._store = RocksStore(self._directory.state_path)
         address = NodeAddress(
             identity.node_id, identity.store_id, listeners.client, listeners.peer, listeners.admin
         )
         self.node = Node(
-            self.options,
+            self._options,
             identity,
             address,
             self._log,
             corrupt,
-            self.store,
+            self._store,
             Random(secrets.randbits(64)),
             os.getpid(),
             time.time_ns() // 1_000_000,
@@ -111,7 +111,7 @@ class Server:
         await listeners.start()
         self._tick_at = self._loop.time()
         self._tick()
-        self.directory.write_pid()
+        self._directory.write_pid()
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._signalled, number)
         gc.collect()
@@ -131,10 +131,10 @@ class Server:
         """The log, or None and why it is corrupt."""
         started_s = time.monotonic()
         options = LogOptions(
-            self.directory.identity.store_id,
-            segment_size_bytes=self.options.segment_size_bytes,
-            retention_bytes=self.options.log_retention_bytes,
-            free_disk_bytes=self.options.free_disk_bytes,
+            self._directory.identity.store_id,
+            segment_size_bytes=self._options.segment_size_bytes,
+            retention_bytes=self._options.log_retention_bytes,
+            free_disk_bytes=self._options.free_disk_bytes,
         )
         try:
             log = WriteAheadLog.open(self._files, options)
@@ -207,10 +207,10 @@ class Server:
             if clean:
                 watchdog.cancel()
                 self.node.writing.write_all()
-                await self._loop.run_in_executor(self._flusher, self.store.flush)
+                await self._loop.run_in_executor(self._flusher, self._store.flush)
             self._flusher.shutdown()
             self._preparer.shutdown()
-            self.store.close()
+            self._store.close()
         except StorageError as error:
             logger.error("state not flushed, the next start makes it from the log: %s", error)
         if self._log is not None:
@@ -307,7 +307,7 @@ class Server:
         if self._stop.done():
             return
         now_s = self._loop.time()
-        self._tick_at = max(self._tick_at + self.options.tick_s, now_s)
+        self._tick_at = max(self._tick_at + self._options.tick_s, now_s)
         self._loop.call_at(self._tick_at, self._tick)
         self.enter()
         try:
@@ -324,7 +324,7 @@ class Server:
 
     def _check_disk(self) -> None:
         self._disk_checked_s = self._loop.time()
-        self.node.free_disk(self.directory.free_bytes())
+        self.node.free_disk(self._directory.free_bytes())
         if self._log is not None:
             self._log.retry_preparation()
 
@@ -343,7 +343,7 @@ class Server:
                 self.fail(failure)
             self.schedule()
 
-        self._loop.run_in_executor(self._flusher, self.store.flush).add_done_callback(finished)
+        self._loop.run_in_executor(self._flusher, self._store.flush).add_done_callback(finished)
 
     def _prepare_segments(self) -> None:
         for preparation in self.node.log.preparations():

@@ -218,17 +218,17 @@ class Scan(ReadBase):
 class Job:
     """A generator that is advanced one slice a turn; `done` gets what it returns."""
 
-    __slots__ = ("done", "slices")
+    __slots__ = ("_done", "_slices")
 
     def __init__(self, slices: Generator[object, None, Any], done: Callable[[Any], None]) -> None:
-        self.slices = slices
-        self.done = done
+        self._slices = slices
+        self._done = done
 
     def advance(self) -> bool:
         """Do one slice; False when it was the last."""
         try:
-            next(self.slices)
+            next(self._slices)
         except StopIteration as stop:
-            self.done(stop.value)
+            self._done(stop.value)
             return False
         return True

@@ -131,10 +131,6 @@ class SnapshotReceiver:
         if found is not None:
             self._drop(found, "the replica is gone")
 
-    def installed(self, parcel: Parcel, node_id: int) -> None:
-        """The switch to a snapshot is durable."""
-        self._node.send_bulk(node_id, parcel.end(Reason.INSTALLED))
-
     def _find(self, node_id: int, parcel: Parcel) -> _Incoming | None:
         found = self._incoming.get(parcel.gid)
         if found is None or (found.node_id, found.parcel) != (node_id, parcel):
@@ -154,7 +150,7 @@ class SnapshotReceiver:
         del self._incoming[parcel.gid]
         try:
             switched = found.replica.takeover.install(
-                found.sink, lambda: self.installed(parcel, found.node_id)
+                found.sink, lambda: self._installed(parcel, found.node_id)
             )
         except ProtocolError as error:
             self._refused(parcel.gid, error)
@@ -162,9 +158,13 @@ class SnapshotReceiver:
             switched = False
         else:
             if not switched:  # it has come as far by itself
-                self.installed(parcel, found.node_id)
+                self._installed(parcel, found.node_id)
         if not switched:
             node.groups.delete(found.sink.generation)
+
+    def _installed(self, parcel: Parcel, node_id: int) -> None:
+        """The switch to a snapshot is durable."""
+        self._node.send_bulk(node_id, parcel.end(Reason.INSTALLED))
 
     def _give_up(self, found: _Incoming, why: str) -> None:
         self._drop(found, why)
