@@ -82,14 +82,6 @@ class NotLeader(NotApplied):
         self.leader = leader
 
 
-class WrongGroup(NotApplied):
-    """The group does not own the bucket."""
-
-
-class BucketMigrating(NotApplied):
-    """The bucket is between two groups; try again."""
-
-
 class ConfChangeRefused(NotApplied):
     """A change of a group's members that is impossible, or not possible now; the text says why."""
 
