@@ -37,10 +37,13 @@ class MetaMachine:
     newest version in them.
     """
 
-    def __init__(self, founding: ConfigTable) -> None:
-        """`founding` is version 0, the same on every replica (see `founding_table`)."""
+    def __init__(self, founding: ConfigTable, known: ConfigTable | None = None) -> None:
+        """`founding` is version 0, the same on every replica (see `founding_table`).
+
+        `known` is a version that the node has read already, mostly the newest one.
+        """
         self._founding = founding
-        self._newest = founding
+        self._newest = known or founding
 
     def table(self, rows: ReplicaRows) -> ConfigTable:
         """The newest version, as far as applied."""

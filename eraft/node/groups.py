@@ -183,7 +183,7 @@ class Groups:
         node = self._node
         replica: Replica
         if state.gid == METASERVER_GID:
-            machine = MetaMachine(founding_table(node.identity.metaserver))
+            machine = MetaMachine(founding_table(node.identity.metaserver), node.table)
             replica = MetaReplica(node, state, hard_state, entries, rows, machine)
         elif node.machine is not None:
             hosted = node.machine(state.gid, rows)

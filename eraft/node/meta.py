@@ -65,7 +65,8 @@ class MetaReplica(Replica):
         chain.check_rows(rows)
 
     def reload(self) -> None:
-        self.machine = MetaMachine(founding_table(self.node.identity.metaserver))
+        founding = founding_table(self.node.identity.metaserver)
+        self.machine = MetaMachine(founding, self.node.table)
         self._adopt()
 
     def after_apply(self) -> None:
