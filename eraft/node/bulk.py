@@ -3,7 +3,8 @@
 from collections.abc import Collection
 
 from eraft import limits
-from eraft.types import Message, MessageKind
+from eraft.raft.kinds import APPEND
+from eraft.types import Message
 
 
 class BulkAppends:
@@ -20,7 +21,7 @@ class BulkAppends:
 
     def takes(self, message: Message) -> bool:
         """Whether a message that is sent now goes on the bulk connection."""
-        if message.kind != MessageKind.APPEND:
+        if message.kind != APPEND:
             return False
         size_bytes = len(message.entries)
         takes = size_bytes > limits.PEER_BULK_BYTES or message.to in self._until

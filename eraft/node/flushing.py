@@ -82,11 +82,12 @@ class Flushing:
     @property
     def due(self) -> bool:
         """Whether a flush has to begin in the next turn."""
-        if self._running:
-            return False
+        if self._running or self._wanted:
+            return not self._running
         logged_bytes = self._node.logged_bytes - self._flushed_bytes
         age_s = self._node.now_s - self._flushed_s
-        if self._wanted_in_time and age_s >= limits.FLUSH_IN_TIME_S:
-            return True
-        late = age_s >= limits.FLUSH_INTERVAL_S
-        return self._wanted or logged_bytes >= self._limit_bytes or (late and logged_bytes > 0)
+        return (
+            logged_bytes >= self._limit_bytes
+            or (self._wanted_in_time and age_s >= limits.FLUSH_IN_TIME_S)
+            or (logged_bytes > 0 and age_s >= limits.FLUSH_INTERVAL_S)
+        )

@@ -70,7 +70,7 @@ class Inbound:
         if replica is None or replica.members.home(message.sender) != node_id:
             node.context.count("messages_refused")
             return
-        if replica.choked and message.entries:
+        if message.entries and replica.choked:
             return
         # The entry that begins a term is empty: with it a group still gets a leader, for reads.
         if node.room.full and len(message.entries) > entry_log.ENTRY_HEADER_BYTES:

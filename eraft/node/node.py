@@ -213,8 +213,9 @@ class Node:
         limit_s = self.options.election_ticks * self.options.tick_s
         busy_s = self.outbox.log_busy_s(self.now_s)
         stalled = busy_s > limit_s
+        may_campaign = not stalled and not self.leads.leaving
         for replica in self.replicas.values():
-            replica.raft.may_campaign = not stalled and not self.leads.leaving
+            replica.raft.may_campaign = may_campaign
             if stalled and replica.leading:
                 logger.warning(
                     "group %d: stepping down, the log has been waiting for the disk for %.1f s",

@@ -24,10 +24,11 @@ from eraft.node.readqueue import Read, ReadQueue
 from eraft.node.reconcile import Reconciler
 from eraft.node.takeover import Takeover
 from eraft.raft import Config, RaftGroup, Ready, Role, RoleChange
+from eraft.raft.kinds import APPEND_REPLY, CHECK, COMMANDS, CONF_CHANGE
 from eraft.storage.items import entries_item, group_state_item, hard_state_item
 from eraft.storage.machine import StateMachine
 from eraft.storage.state import ReplicaRows
-from eraft.types import EntryKind, GroupState, HardState, Message, MessageKind
+from eraft.types import GroupState, HardState, Message
 
 if TYPE_CHECKING:
     from eraft.node.node import Node
@@ -94,22 +95,23 @@ class Replica:
 
     def tick(self) -> None:
         """One tick of the election and heartbeat timers, and the deadlines of who waits."""
+        node = self.node
         self.raft.tick()
-        now_s = self.node.now_s
-        self.proposals.expire(now_s)
-        self.reads.expire(now_s)
-        self._check_digests()
+        self.proposals.expire(node.now_s)
+        self.reads.expire(node.now_s)
+        self.checks.tick()
+        if self.serving and self.leading:  # the core may have stepped down since the last turn
+            self._check_digests()
         self.reconciler.tick()
         if self.has_work:
-            self.node.touch(self)
-        own_id = self.node.identity.node_id
-        if self.members.removed and self.node.leader_of(self.gid) not in (0, own_id):
+            node.touch(self)
+        if self.members.removed and node.leader_of(self.gid) not in (0, node.identity.node_id):
             self.leave()
 
     def step(self, message: Message) -> None:
         """A message from another replica; ProtocolError when it is not from this group."""
         self.raft.step(message)
-        if message.kind == MessageKind.APPEND_REPLY:
+        if message.kind == APPEND_REPLY:
             self._bulk.answered(message)
         if self.raft.has_ready():
             self.node.touch(self)
@@ -311,9 +313,9 @@ class Replica:
             if proposal is not None and proposal.waiters:
                 replies = []
             try:
-                if kind == EntryKind.COMMANDS:
+                if kind == COMMANDS:
                     self.machine.apply(rows, index, term, payload, replies)
-                elif kind == EntryKind.CHECK:
+                elif kind == CHECK:
                     self._check_applied(index, payload)
             except Diverged as error:
                 self._quarantine(str(error), index, term)
@@ -326,7 +328,7 @@ class Replica:
                 logger.error("group %d: entry %d", self.gid, index, exc_info=error)
                 self.suspend(f"entry {index} cannot be applied: {type(error).__name__}: {error}")
                 return
-            if kind == EntryKind.CONF_CHANGE:
+            if kind == CONF_CHANGE:
                 self.members.apply(index, payload)
                 if replies is not None:
                     replies.append(None)
@@ -414,15 +416,13 @@ class Replica:
 
     def _check_digests(self) -> None:
         """A leader lets the replicas' digests be compared now and then."""
-        self.checks.tick()
         raft = self.raft
-        leads = self.serving and self.leading  # the core may have stepped down since the last turn
-        if not leads or raft.transferee or not self.checks.due(raft.term) or self.saturated:
+        if not self.checks.due(raft.term) or raft.transferee or self.saturated:
             return
         if self.node.room.refuse_writes(self) is None:
             check = self.checks.next_check(raft.term, raft.conf, self.applied)
             if check is not None:
-                raft.propose(check, EntryKind.CHECK)
+                raft.propose(check, CHECK)
 
     def _check_applied(self, index: int, payload: bytes) -> None:
         """Note the digest at a check, and tell the leader; raises Diverged."""

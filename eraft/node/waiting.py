@@ -17,15 +17,11 @@ class Waiting:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._held: dict[int, Client] = {}
-        self._resume: dict[int, Client] = {}
+        self.resuming: dict[int, Client] = {}
+        """Who goes on as soon as there is a turn."""
         self._next_turn: dict[int, Client] = {}
         self._for_lane: list[Client] = []
         self._rerouted: list[Rerouted] = []
-
-    @property
-    def resuming(self) -> bool:
-        """Whether some client goes on as soon as there is a turn."""
-        return bool(self._resume)
 
     def hold(self, client: Client) -> None:
         """Ask the client again when routing may have changed."""
@@ -33,7 +29,7 @@ class Waiting:
 
     def resume_later(self, client: Client) -> None:
         """Let the client go on before the turn is over."""
-        self._resume[client.session.id] = client
+        self.resuming[client.session.id] = client
 
     def for_next_turn(self, client: Client) -> None:
         """Let others have their turn, and what is answered leave, before the client goes on."""
@@ -42,7 +38,7 @@ class Waiting:
     def end_turn(self) -> None:
         """The turn is over: who waited for the next one is to go on."""
         if self._next_turn:
-            self._resume |= self._next_turn
+            self.resuming |= self._next_turn
             self._next_turn.clear()
 
     def wait_for_lane(self, client: Client) -> None:
@@ -70,15 +66,14 @@ class Waiting:
     def forget(self, client: Client) -> None:
         """The client is gone."""
         self._held.pop(client.session.id, None)
-        self._resume.pop(client.session.id, None)
+        self.resuming.pop(client.session.id, None)
         self._next_turn.pop(client.session.id, None)
 
     def resume(self) -> None:
         """Let everybody go on whose turn it is."""
-        if self._resume:
-            resume, self._resume = self._resume, {}
-            for client in resume.values():
-                client.resume()
+        resuming, self.resuming = self.resuming, {}
+        for client in resuming.values():
+            client.resume()
 
     def route_again(self) -> None:
         """Routing may have changed: ask everybody again who is held."""

@@ -36,3 +36,4 @@ INDEX_LIMIT = 1 << 62
 COMMANDS = int(EntryKind.COMMANDS)
 NOOP = int(EntryKind.NOOP)
 CONF_CHANGE = int(EntryKind.CONF_CHANGE)
+CHECK = int(EntryKind.CHECK)

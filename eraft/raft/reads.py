@@ -130,6 +130,8 @@ class FollowerReads:
 
     def tick(self, limit: int) -> list[int]:
         """One tick passes; after `limit` of them the question is given up: what is lost."""
+        if not self._round:
+            return []
         self._age += 1
         return self.refused(self._context) if self._age >= limit else []
 

@@ -90,6 +90,7 @@ class Refuse:
     reply: resp.ReplyError
 
 
+HOLD = Hold(CLUSTER_DOWN)
 Decision: TypeAlias = Serve | Moved | Hold | Refuse
 
 
@@ -216,7 +217,7 @@ class Router:
                 return Serve(owner)
         moved = self._moved(bucket, self.leader(owner, now_s))
         if moved is None:
-            return Hold(CLUSTER_DOWN)
+            return HOLD
         return Moved(moved)
 
     def redirect(self, bucket: int) -> resp.ReplyError:
