@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from eraft.node.replica import Replica
 from eraft.raft.kinds import COMMANDS, CONF_CHANGE
 from eraft.types import ConfState
-from tests.sim.known import DurableGroup, History, Violation, is_quorum
+from tests.sim.known import NOTHING, History, Violation, is_quorum
 
 if TYPE_CHECKING:
     from tests.sim.checks import Checks
@@ -46,7 +46,7 @@ class CommitChecks:
     ) -> None:
         """A replica commits from `first` on; `applied` was applied before."""
         gid, log, last = replica.gid, replica.raft.log, replica.raft.commit
-        disk = self._checks.disks[node_id].get(gid, DurableGroup())
+        disk = self._checks.disks[node_id].get(gid, NOTHING)
         switching = disk.generation != replica.rows.generation
         base_index = log.base_index if switching else disk.base_index
         for index in range(max(first, base_index + 1), last + 1):

@@ -24,21 +24,20 @@ class FlowChecks:
 
     def turned(self, node_id: int, replicas: Mapping[int, Replica]) -> None:
         """Look at the windows of the replicas that have sent appends."""
-        for gid, sizes in self._sent.pop(node_id, {}).items():
-            if gid in replicas:
-                self._look(replicas[gid], sizes)
+        if node_id in self._sent:
+            for gid, sizes in self._sent.pop(node_id).items():
+                if gid in replicas:
+                    self._look(replicas[gid], sizes)
 
     def _look(self, replica: Replica, sent: dict[int, int]) -> None:
         most_bytes = replica.raft.config.bytes_in_flight
         leadership = replica.raft._leadership
-        for peer in leadership.peers() if leadership is not None else ():
-            where = f"group {replica.gid}, replica {peer.replica_id} ({peer.state})"
-            window = limits.APPENDS_IN_FLIGHT if peer.state == "replicate" else 1
-            if peer.appends_in_flight > window:
-                raise Violation(f"flow control: {where}: {peer.appends_in_flight} appends")
+        for peer in leadership._peers.values() if leadership is not None else ():
+            window = 1 if peer.probing or peer.snapshotting else limits.APPENDS_IN_FLIGHT
             size_bytes = sent.get(peer.replica_id, peer.bytes_in_flight)
-            if peer.bytes_in_flight - size_bytes >= most_bytes:
+            if len(peer.in_flight) > window or peer.bytes_in_flight - size_bytes >= most_bytes:
                 raise Violation(
-                    f"flow control: {where}: {peer.bytes_in_flight} bytes, the last append is of"
-                    f" {size_bytes}"
+                    f"flow control: group {replica.gid}, replica {peer.replica_id} ({peer.state}):"
+                    f" {len(peer.in_flight)} appends of {peer.bytes_in_flight} bytes, the last one"
+                    f" of {size_bytes}"
                 )

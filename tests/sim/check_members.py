@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from eraft import limits
-from eraft.metaserver.table import Group
+from eraft.metaserver.table import ConfigTable, Group
 from eraft.node.replica import Replica
 from eraft.types import ConfState
 from tests.sim.known import Violation
@@ -40,6 +40,8 @@ class MemberChecks:
         """The nodes that are out of the cluster, and the version of the config table since then."""
         self._stores: dict[int, str] = {}
         """Of each node the first one that a config table had."""
+        self._judged: dict[tuple[int, int, str], ConfigTable] = {}
+        """By which config table a node does not mind another one with its disk, rightly."""
 
     # Replicas
 
@@ -117,6 +119,7 @@ class MemberChecks:
     def out(self, node_id: int, version: int) -> None:
         """A node has left the cluster, as of that version of the config table."""
         self._out[node_id] = version
+        self._judged.clear()
 
     def connected(self, sender: int, to: int, stores: tuple[str, str]) -> None:
         """Each end has to mind who the other one is, as far as it can know."""
@@ -127,11 +130,13 @@ class MemberChecks:
     def _accepts(self, other: int, one: int, store_id: str) -> None:
         """Node `other` does not mind `one`, which has to be the one that it should know."""
         table = self._world.nodes[other].table
+        if self._judged.get((other, one, store_id)) is table:
+            return
         if other not in self._out and table.version >= self._out.get(one, table.version + 1):
             raise Violation(f"removed node: node {other} does not mind that {one} is out")
         known = table.nodes.get(one)
-        if known is None or not known.store_id:
-            return  # it cannot know better
-        first = self._stores.setdefault(one, known.store_id)
-        if store_id != first:
-            raise Violation(f"wiped node: node {other} does not mind that {one} has a new disk")
+        if known is not None and known.store_id:  # else it cannot know better
+            first = self._stores.setdefault(one, known.store_id)
+            if store_id != first:
+                raise Violation(f"wiped node: node {other} does not mind that {one} has a new disk")
+        self._judged[other, one, store_id] = table

@@ -34,9 +34,11 @@ from tests.sim.check_flow import FlowChecks
 from tests.sim.check_members import MemberChecks
 from tests.sim.check_reads import ReadChecks
 from tests.sim.known import (
+    NOTHING,
     DocumentedLoss,
     DurableGroup,
     History,
+    Seen,
     Violation,
     entries_of,
     parse_entries,
@@ -51,19 +53,6 @@ AFTER = frozenset((APPEND_REPLY, VOTE_REPLY, VOTE, HEARTBEAT_REPLY))
 """Kinds of messages that promise something."""
 STALLED_S = 2 * limits.ELECTION_TICKS * limits.TICK_S
 """So long after its disk fell silent no node leads any more."""
-
-
-class Seen:
-    """What a replica was like after its last turn."""
-
-    __slots__ = ("conf", "conf_before", "now", "replica")
-
-    def __init__(self, replica: Replica) -> None:
-        self.replica = replica
-        self.now: tuple[int, int, Role, int] | None = None
-        """Term, commit index, role and applied index; None before the first turn."""
-        self.conf = self.conf_before = replica.raft.conf
-        """The configuration, and that before the turn."""
 
 
 class Checks:
@@ -81,6 +70,8 @@ class Checks:
         """Raft messages by kind."""
         self._positions: dict[int, int] = {}
         self._under_way: dict[int, deque[tuple[int, list[Item]]]] = {}
+        self._written: set[int] = set()
+        """Nodes whose disk has something new since their last turn."""
         self._since_us: dict[int, int] = {}
         self._seen: dict[int, dict[int, Seen]] = {}
         """By node and group, since the node has started."""
@@ -224,6 +215,7 @@ class Checks:
 
     def _apply(self, node_id: int, position: int, items: list[Item]) -> None:
         self._positions[node_id] = position
+        self._written.add(node_id)
         disk = self.disks[node_id]
         for gid, kind, first_index, payload in items:
             if kind == codec.TOMBSTONE:
@@ -231,7 +223,9 @@ class Checks:
                 if gone is not None:
                     self.members.buried(node_id, gid, gone.replica_id)
                 continue
-            group = disk.setdefault(gid, DurableGroup())
+            group = disk.get(gid)
+            if group is None:
+                group = disk[gid] = DurableGroup()
             if kind == codec.ENTRIES:
                 self._entries(node_id, gid, group, first_index, payload)
             elif kind == codec.HARD_STATE:
@@ -334,7 +328,7 @@ class Checks:
 
     def _promised(self, node_id: int, message: Message) -> None:
         """A message leaves that says what this replica will not forget: it must be durable."""
-        group = self.disks[node_id].get(message.gid, DurableGroup())
+        group = self.disks[node_id].get(message.gid, NOTHING)
         state = group.hard_state
         if message.reject or state.term > message.term:
             return  # what it promised of an earlier term it cannot break any more
@@ -371,7 +365,8 @@ class Checks:
         """A node has had its turn."""
         if node.quarantines and node_id not in self.diverged:
             raise Violation(f"equal replicas: node {node_id} quarantines {node.quarantines}")
-        all_seen = self._seen[node_id]
+        all_seen, written = self._seen[node_id], node_id in self._written
+        self._written.discard(node_id)
         for gid, replica in node.replicas.items():
             seen = all_seen.get(gid)
             if seen is None or seen.replica is not replica:
@@ -383,7 +378,10 @@ class Checks:
                 before = seen.now or (0, raft.log.base_index, Role.FOLLOWER, 0)
                 seen.now = now
                 self._changed(node_id, replica, before, now)
-            self._durable(node_id, replica)
+            log = (raft.durable_index, raft.log.last_index, raft.log.last_term)
+            if log != seen.log or written:
+                seen.log = log
+                self._durable(node_id, replica)
         self._flow.turned(node_id, node.replicas)
 
     def _durable(self, node_id: int, replica: Replica) -> None:
@@ -435,7 +433,7 @@ class Checks:
                     f"commit by count: node {node_id} leads group {gid} in term {term} and commits"
                     f" {commit} of term {group.committed[commit][0]}"
                 )
-        disk = self.disks[node_id].get(gid, DurableGroup())
+        disk = self.disks[node_id].get(gid, NOTHING)
         if disk.generation != replica.rows.generation:
             # It has switched to a snapshot, whose rows are durable, but not that they count.
             self._switching(node_id, replica, disk, before[3])

@@ -86,11 +86,6 @@ class FaultyFiles(MemoryFiles):
         self.forgotten: list[tuple[str, int, bytes]] = []
         """Name, offset and what is really on disk, where the sync of a write has failed."""
 
-    def unsynced_bytes(self) -> int:
-        """What a power cut could lose of the files."""
-        contents = self._contents.values()
-        return sum(len(data) for content in contents for _, _, data in content.unsynced)
-
     def written(self, name: str, start: int, end: int) -> None:
         """What is written again has another chance to become durable."""
         before, self.forgotten = self.forgotten, []

@@ -46,6 +46,8 @@ class DiskWork:
         """Write a record, and sync it."""
         world = self._world
         world.disks[node_id].write(request)
+        if world.on_record is not None:
+            world.on_record(node_id, len(request.data))
         delay_us = world.dice.within(world.conditions.disk_us)
         world.later(delay_us, node_id, self._written, node_id, request)
 

@@ -15,8 +15,10 @@ from tests.sim.world import World
 
 SECOND_US = 1_000_000
 ROOM = 1 << 40
-WRITING_TRIES = 2000
-WRITING_US = 100
+WRITING_US = 200_000
+"""For so long a large record is waited for, in which the power is cut,"""
+SYNCING_US = 99
+"""so long after it was begun: before the fastest disk has it."""
 
 
 class Nemesis:
@@ -37,6 +39,8 @@ class Nemesis:
         self._most_victims = (len(world.ids) - 1) // 2
         self._ways = [self._wipe, self._flip, self._misdirect]
         self._over = False
+        self._lurking: dict[int, int] = {}
+        """Until when a record of these nodes is waited for."""
         politics = Politics(world, dice)
         kinds: list[Callable[[], None]] = [
             self.isolate_leader,
@@ -94,6 +98,7 @@ class Nemesis:
         self.gap_us = dice.choice((500_000, 1_500_000, 3_000_000))
         self.longest_us = dice.choice((1_000_000, 4_000_000, 8_000_000))
         world.on_failure = self._failed
+        world.on_record = self._writes
 
     def destroys(self, often: bool) -> None:
         """Disks are destroyed, again and again as somebody replaces the nodes."""
@@ -359,21 +364,25 @@ class Nemesis:
             return
         if self.dice.random() < 0.6:
             delay_us = self.dice.within((0, SECOND_US // 2))
-            self.world.later(delay_us, 0, self._cut_power_writing, leader, WRITING_TRIES)
+            self.world.later(delay_us, 0, self._lurk, leader)
         self._tell(f"much is written on node {leader}")
         conversation = self.world.connect(leader)
         for number in range(self.dice.randint(10, 60)):
             command = f"SET filler{number % 7} {number:0700}"
             self.world.later(number * 10_000, leader, conversation.send, command)
 
-    def _cut_power_writing(self, node_id: int, tries: int) -> None:
-        """A node loses its power just while it writes a record of several sectors."""
-        if self._over or node_id not in self.world.nodes:
-            return
-        if self.world.disks[node_id].files.unsynced_bytes() > SECTOR_BYTES:
+    def _lurk(self, node_id: int) -> None:
+        """A node is to lose its power just while it writes a record of several sectors."""
+        self._lurking[node_id] = self.world.now_us + WRITING_US
+
+    def _writes(self, node_id: int, size_bytes: int) -> None:
+        if size_bytes > SECTOR_BYTES and self._lurking.pop(node_id, 0) > self.world.now_us:
+            delay_us = self.dice.within((0, SYNCING_US))
+            self.world.later(delay_us, node_id, self._cut_power_writing, node_id)
+
+    def _cut_power_writing(self, node_id: int) -> None:
+        if not self._over:
             self._crash(node_id, power=True)
-        elif tries:
-            self.world.later(WRITING_US, 0, self._cut_power_writing, node_id, tries - 1)
 
     # Clocks
 

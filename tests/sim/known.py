@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
-from eraft.raft import RaftGroup
+from eraft.node.replica import Replica
+from eraft.raft import RaftGroup, Role
 from eraft.raft.kinds import CONF_CHANGE
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import ConfState, HardState
@@ -68,6 +70,10 @@ class DurableGroup:
         return index <= self.base_index or self.term(index) == term
 
 
+NOTHING: Final = DurableGroup()
+"""What a disk has of a group that was never there."""
+
+
 @dataclass(slots=True)
 class History:
     """What is known of one group over all of its replicas."""
@@ -80,6 +86,21 @@ class History:
     leaders: dict[int, int] = field(default_factory=dict)
     confs: dict[int, ConfState] = field(default_factory=dict)
     """Of whoever had applied just so much first."""
+
+
+class Seen:
+    """What a replica was like after its last turn."""
+
+    __slots__ = ("conf", "conf_before", "log", "now", "replica")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.now: tuple[int, int, Role, int] | None = None
+        """Term, commit index, role and applied index; None before the first turn."""
+        self.conf = self.conf_before = replica.raft.conf
+        """The configuration, and that before the turn."""
+        self.log: object = None
+        """What counts as durable, and the end of the log, which tells all of it (log matching)."""
 
 
 def entries_of(log: WriteAheadLog, gid: int) -> list[tuple[int, int, bytes]]:

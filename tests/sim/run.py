@@ -35,6 +35,8 @@ REPLACE_TICKS = 1200
 COLLECTS = 8
 """After one seed of so many garbage is collected."""
 OPERATIONS_LEAST = 200
+HURRY = 8
+"""So much less clients think once the time is over and they have not done enough."""
 STRIKES_LEAST = 5
 
 
@@ -143,6 +145,8 @@ class Simulation:
         end_us = world.now_us + self.profile.ticks * TICK_US
         while world.now_us < end_us or not self._enough():
             world.run_for(TICK_US)
+            if world.now_us == end_us:
+                self._think_us //= HURRY
         self._over = True
         self._calm()
         self._reckon()

@@ -73,6 +73,8 @@ class World:
         self.conversations: dict[int, list[Conversation]] = {}
         self.on_failure: Callable[[int, StorageError], None] | None = None
         """What happens to a node whose disk fails; without it the error comes out."""
+        self.on_record: Callable[[int, int], None] | None = None
+        """Hears of each record that is written, how many bytes, before it is durable."""
         self.on_leader: Callable[[int, int], None] | None = None
         """Hears of each node that begins to lead, and which group."""
         self.story: list[str] | None = None
