@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Iterator
 
-from tests.sim.run import STANDARD, Simulation, attempt, prepare
+from tests.sim.run import COLLECTS, STANDARD, Simulation, attempt, prepare
 from tests.sim.world import World
 
 
@@ -57,7 +57,7 @@ def run(seeds: Iterator[int], jobs: int, until_s: float, keep: str) -> int:
     started_s = time.monotonic()
     failed = count = 0
     with multiprocessing.get_context("spawn").Pool(jobs, prepare) as pool:
-        for seed, why, _ in pool.imap_unordered(attempt, _while(seeds, until_s), chunksize=4):
+        for seed, why, _ in pool.imap_unordered(attempt, _while(seeds, until_s), COLLECTS):
             count += 1
             if why:
                 failed += 1

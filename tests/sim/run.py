@@ -32,8 +32,8 @@ DIVERGES = 5
 REPLACES = 4
 """In one seed of so many nodes are replaced."""
 REPLACE_TICKS = 1200
-COLLECTS = 8
-"""After one seed of so many garbage is collected."""
+COLLECTS = 4
+"""After one seed of so many garbage is collected; a process is given as many at a time."""
 OPERATIONS_LEAST = 200
 HURRY = 8
 """So much less clients think once the time is over and they have not done enough."""
