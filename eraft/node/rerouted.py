@@ -68,11 +68,14 @@ class Rerouted:
 class _PartRead(CommandRead):
     """One of the commands; the client hears of the last one's answer only."""
 
+    slot: Any  # a `_Part`
+
     def answer(self, data: bytes) -> None:
         self.slot.fill(data)
 
     def postponed(self) -> bool:
-        return False
+        """Whether something before it is not answered yet: its detour may have been longer."""
+        return self.client.postpones(self.slot.whole)
 
 
 class _Parts:
@@ -98,6 +101,7 @@ class _Part:
     count = 1
 
     def __init__(self, parts: _Parts, place: int) -> None:
+        self.whole = parts.slot
         self._parts = parts
         self._place = place
         self.protocol = parts.slot.protocol

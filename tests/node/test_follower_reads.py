@@ -1,5 +1,7 @@
 """READONLY connections: followers answer reads, as new as the leader's."""
 
+from eraft.raft.kinds import READ_INDEX_REPLY
+from eraft.types import Message
 from tests.sim.conversation import Conversation
 from tests.sim.opening import opened
 from tests.sim.world import World
@@ -86,6 +88,37 @@ def test_a_read_that_a_former_leader_refuses_waits_for_the_next_one() -> None:
     reader.send("GET key")
     world.until(lambda: bool(reader.received))
     assert answer(reader) == b"$1\r\n1\r\n"
+
+
+def refuse(world: World, node_id: int) -> None:
+    """The leader of group 1 refuses what a follower asks just now."""
+    with world.acting(node_id) as node:
+        replica = node.replicas[1]
+        raft = replica.raft
+        context = raft._asked_reads._context
+        ids = {"sender": raft.leader_id, "to": raft.replica_id}
+        replica.step(
+            Message(READ_INDEX_REPLY, 1, **ids, term=raft.term, context=context, reject=True)
+        )
+    world.settle()
+
+
+def test_a_read_is_not_overtaken_while_it_is_refused_once_more_than_the_next_one() -> None:
+    world, writer, reader, follower = followed()
+    writer.send("SET key old")
+    world.settle()
+    world.conditions.drop = 1.0
+    for _ in range(2):
+        reader.send("GET key")
+        world.settle()
+    refuse(world, follower)  # the first one, which asks again behind the second one
+    refuse(world, follower)  # the second one, which asks again
+    world.conditions.drop = 0.0
+    refuse(world, follower)  # the first one: it asks again with the next tick only
+    assert not reader.received
+    writer.send("SET key new")
+    world.until(lambda: len(reader.received) == 18)
+    assert answer(reader) == b"$3\r\nnew\r\n" * 2
 
 
 def test_a_key_that_is_due_is_judged_by_the_leader() -> None:

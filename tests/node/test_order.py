@@ -51,5 +51,5 @@ def test_reads_that_go_on_one_by_one_count_as_one() -> None:
     client.send(f"GET {written}")
     world.settle()
     world.stalled.clear()
-    world.settle()
+    world.tick(2)
     assert client.received == OK + b"$-1\r\n" * 6 + b"$3\r\nnew\r\n"
