@@ -74,7 +74,7 @@ def conditions_of(dice: Dice) -> Conditions:
         notice_us=dice.choice(((100, 1_000), (1_000, 2_000_000))),
         disk_us=dice.choice(((100, 300), (200, 20_000), (2_000, 60_000))),
         flush_us=dice.choice(((10_000, 500_000), (1_000_000, 8_000_000))),
-        turn_us=dice.choice(((0, 0), (0, 2_000))),
+        turn_us=dice.choice(((0, 0), (0, 2_000), (0, 10_000))),
         segment_bytes=dice.choice((8, 16, 64, 256)) * 1024,
         retention_bytes=dice.choice((1024, 32 * 1024, 1 << 30)),
         append_bytes=dice.choice((1, 500, 1 << 20)),
@@ -82,7 +82,7 @@ def conditions_of(dice: Dice) -> Conditions:
         tail_bytes=dice.choice((1024, 16 * 1024, 1 << 26)),
         chunk_bytes=dice.choice((200, 2 * 1024, 256 * 1024)),
         check_ticks=dice.choice((5, 20, 100)),
-        heartbeat_ticks=dice.choice((2, 4)),
+        heartbeat_ticks=dice.choice((2, 4, 4)),
         drift=dice.choice((0.0, 0.0, 0.15)),
     )
     if dice.random() < 0.4:
