@@ -16,8 +16,10 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import islice
 
-from tests.sim.run import COLLECTS, STANDARD, Simulation, attempt, prepare
+from tests.sim.run import COLLECTS, STANDARD, Simulation, attempt, attempt_some, prepare
 from tests.sim.world import World
 
 
@@ -56,8 +58,9 @@ def run(seeds: Iterator[int], jobs: int, until_s: float, keep: str) -> int:
     """Run seeds on all cores until they or the time are over; the number that failed."""
     started_s = time.monotonic()
     failed = count = 0
-    with multiprocessing.get_context("spawn").Pool(jobs, prepare) as pool:
-        for seed, why, _ in pool.imap_unordered(attempt, _while(seeds, until_s), COLLECTS):
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, spawn, prepare) as pool:
+        for seed, why in _outcomes(pool, _while(seeds, until_s), 2 * jobs):
             count += 1
             if why:
                 failed += 1
@@ -70,10 +73,25 @@ def run(seeds: Iterator[int], jobs: int, until_s: float, keep: str) -> int:
     return failed
 
 
+def _outcomes(
+    pool: ProcessPoolExecutor, seeds: Iterator[int], at_once: int
+) -> Iterator[tuple[int, str]]:
+    """Each seed and why it failed. BrokenProcessPool if a process dies of a seed."""
+    under_way: set[Future[list[tuple[int, str]]]] = set()
+    while True:
+        while len(under_way) < at_once and (some := list(islice(seeds, COLLECTS))):
+            under_way.add(pool.submit(attempt_some, some))
+        if not under_way:
+            return
+        done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield from future.result()
+
+
 def hunt(seeds: Iterator[int]) -> int:
     """Run seeds one after the other until one fails; it is printed as JSON."""
     for seed in seeds:
-        why = attempt(seed)[1]
+        why = attempt(seed)
         if why:
             print(json.dumps({"seed": seed, "why": why}))
             return 1
