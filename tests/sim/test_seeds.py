@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from eraft import limits
 from tests.sim.run import OPENED_LIVE, OPERATIONS_LEAST, STRIKES_LEAST, Profile, simulate
 
 FIRST_SEED = int(os.environ.get("ERAFT_SEED", "1"))
@@ -26,6 +27,13 @@ def test_random_trouble(seed: int) -> None:
     outcome = simulate(seed)
     assert outcome.strikes >= STRIKES_LEAST, "too little trouble to show anything"
     assert outcome.operations >= OPERATIONS_LEAST, "the clients did too little to show anything"
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_clients_wait_for_room_in_entries(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After one command an entry is full: pipelines and clients stand in line, whatever breaks."""
+    monkeypatch.setattr(limits, "ENTRY_TARGET_BYTES", 1)
+    simulate(seed)
 
 
 @pytest.mark.parametrize("seed", [1, 2])
