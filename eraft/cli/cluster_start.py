@@ -44,6 +44,8 @@ def start(directory: Path, plan: Plan, timeout_s: float) -> Cluster:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"--dir {directory}: {error.strerror}") from error
+    if not cluster_file.exists(directory) and not (directory / cluster_file.LOCK).exists():
+        check_empty(directory)  # before the lock's file is made
     with cluster_file.locked(directory):
         if cluster_file.exists(directory):
             cluster = cluster_file.read(directory)
@@ -62,6 +64,11 @@ def start(directory: Path, plan: Plan, timeout_s: float) -> Cluster:
     return cluster
 
 
+def check_empty(directory: Path) -> None:
+    if any(path.name != cluster_file.LOCK for path in directory.iterdir()):
+        raise ConfigError(f"{directory} is not empty and has no {cluster_file.FILE}: give another")
+
+
 def new_cluster(directory: Path, plan: Plan) -> Cluster:
     count, groups = plan.nodes or 3, plan.groups or 2
     replicas = plan.replicas or min(3, count)
@@ -70,10 +77,7 @@ def new_cluster(directory: Path, plan: Plan) -> Cluster:
             f"--replicas {replicas}: a group has at most one replica on each of the {count} nodes"
             f" and at most {limits.GROUP_REPLICAS}"
         )
-    if any(directory.iterdir()) and not list(directory.iterdir()) == [
-        directory / cluster_file.LOCK
-    ]:
-        raise ConfigError(f"{directory} is not empty and has no {cluster_file.FILE}: give another")
+    check_empty(directory)
     base = plan.base_port or cluster_file.choose_base_port(count)
     if base < 1024 or base + count * PORTS_PER_NODE > PORTS_BELOW:
         raise ConfigError(

@@ -94,10 +94,12 @@ def test_flags_that_cannot_be_are_refused(tmp_path, flags, complaint):
         cluster_start.new_cluster(tmp_path, plan(**flags))
 
 
-def test_a_directory_with_other_things_in_it_is_refused(tmp_path):
+def test_a_directory_with_other_things_in_it_is_refused_and_left_alone(cli, tmp_path):
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match=f"{tmp_path} is not empty"):
-        cluster_start.new_cluster(tmp_path, plan())
+    result = cli("cluster", "start", "--dir", tmp_path)
+    assert result.status == 2
+    assert f"{tmp_path} is not empty" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.parametrize(
