@@ -17,7 +17,7 @@ from eraft.node.replica import Replica
 from eraft.node.shard import ShardReplica
 from eraft.shardkv.machine import ShardMachine
 from eraft.storage.items import group_state_item, tombstone_item
-from eraft.storage.snapshots import delete_generation, delete_orphans
+from eraft.storage.snapshots import delete_generation, orphans
 from eraft.storage.state import ReplicaRows
 from eraft.storage.wal import WriteAheadLog
 from eraft.types import METASERVER_GID, ConfState, GroupState, HardState, ReplicaAddress
@@ -46,7 +46,8 @@ class Groups:
         """
         self._removed = dict(write_ahead_log.tombstones)
         named = {found.state.generation for found in write_ahead_log.groups.values()}
-        self._next_generation = delete_orphans(self._node.store, named)
+        self._doomed, self._next_generation = orphans(self._node.store, named)
+        self.tick()
         for gid, found in sorted(write_ahead_log.groups.items()):
             if found.state.quarantined:
                 self._node.quarantine(found.state)

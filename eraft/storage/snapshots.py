@@ -13,7 +13,6 @@ Where a sink is, is a `Cursor`: over a new connection a source goes on from
 there, as long as it is the same snapshot.
 """
 
-import logging
 import struct
 import zlib
 from collections.abc import Callable
@@ -27,7 +26,6 @@ from eraft.errors import (
     FrameTooLarge,
     InvariantViolation,
     ProtocolError,
-    StoreStalled,
 )
 from eraft.storage import rows as layout
 from eraft.storage.items import Item, decode_group_state, group_state_item
@@ -48,8 +46,6 @@ _CURSOR = struct.Struct("<QQI")
 
 Rows = list[tuple[bytes, bytes]]
 CheckRow = Callable[[bytes, bytes], None]
-
-_logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, frozen=True)
@@ -361,21 +357,15 @@ def delete_generation(store: StateStore, generation: int) -> None:
     store.write([], [layout.generation_range(generation)])
 
 
-def delete_orphans(store: StateStore, named: set[int]) -> int:
-    """At start: remove the generations that no group's state names; return the next free one.
+def orphans(store: StateStore, named: set[int]) -> tuple[list[int], int]:
+    """At start: the generations that no group's state names, to be deleted, and the next free one.
 
-    That is above all that were found: what is removed here may be back after
-    a crash, and must not then be under another replica's number. A store that
-    stalls keeps them until the next start.
+    That is above all that were found: what is deleted may be back after a
+    crash, and must not then be under another replica's number.
     """
     found = generations(store)
-    orphans = [generation for generation in found if generation not in named]
-    if orphans:
-        try:
-            store.write([], [layout.generation_range(generation) for generation in orphans])
-        except StoreStalled as error:
-            _logger.warning("generations %s stay until the next start: %s", orphans, error)
-    return max([layout.NODE_GENERATION, *found, *named]) + 1
+    unnamed = [generation for generation in found if generation not in named]
+    return unnamed, max([layout.NODE_GENERATION, *found, *named]) + 1
 
 
 def _encode_rows(rows: Rows) -> bytes:

@@ -394,3 +394,17 @@ def test_one_snapshot_leaves_a_node_at_a_time() -> None:
     for victim in victims:
         world.start(victim)
     until(world, lambda: all(same(world, leader, victim) for victim in victims))
+
+
+def test_what_no_replica_needs_is_deleted_once_a_store_that_stalls_at_the_start_goes_on() -> None:
+    world = opened()
+    world.crash(1)
+    store = world.disks[1].store
+    store.write([(layout.meta_key(77, b"x"), b"y")])
+    store.stalls = True
+    world.start(1)
+    world.tick(2)
+    assert 77 in generations(store)
+    store.stalls = False
+    world.tick(2)
+    assert 77 not in generations(store)
