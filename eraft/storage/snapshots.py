@@ -320,7 +320,7 @@ class SnapshotSink:
             raise ChecksumMismatch(f"{where}: the rows are not those that were read")
         head = self.head
         if head is None:
-            raise InvariantViolation(f"{where}: an end without a head")
+            raise InvariantViolation(f"a snapshot begins with its head: {where}")
         try:
             index, term, _, _ = layout.decode_applied(self._applied)
         except struct.error:
