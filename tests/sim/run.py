@@ -6,6 +6,7 @@ import gc
 import logging
 from dataclasses import dataclass, replace
 
+from eraft import limits
 from eraft._impl import batch, hashing
 from eraft.node.replica import Replica
 from eraft.storage import rows as layout
@@ -23,6 +24,8 @@ from tests.sim.operator import Operator
 from tests.sim.world import TICK_US, World
 
 CALM_TICKS = 400
+LEFT_OVER_TICKS = CALM_TICKS + int(limits.SNAPSHOT_KEEP_S / limits.TICK_S)
+"""What has come of a snapshot whose sender is out of the cluster is kept for a while."""
 CALM_FLUSH_US = (10_000, 100_000)
 """A snapshot can have to wait for two flushes, and be followed by another one."""
 OPENED_LIVE = 20
@@ -296,7 +299,8 @@ class Simulation:
                         f"equal replicas: group {gid} on nodes {first} and {node_id}: {differing}"
                     )
         self._until(self._as_wanted, "nodes have the replicas that the config table wants there")
-        self._until(lambda: not self._left_over(), "state that was replaced is deleted")
+        what = "state that was replaced is deleted"
+        self._until(lambda: not self._left_over(), what, LEFT_OVER_TICKS)
 
     def _as_wanted(self) -> bool:
         """Whether nodes have the replicas that the config table wants there, and these vote."""
