@@ -65,6 +65,7 @@ def start(directory: Path, plan: Plan, timeout_s: float) -> Cluster:
 
 
 def check_empty(directory: Path) -> None:
+    """ConfigError if the directory has anything in it that is not of a cluster."""
     if any(path.name != cluster_file.LOCK for path in directory.iterdir()):
         raise ConfigError(f"{directory} is not empty and has no {cluster_file.FILE}: give another")
 
