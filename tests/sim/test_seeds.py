@@ -6,12 +6,15 @@ ERAFT_SEEDS sets how many seeds are tried, ERAFT_SEED the first one; `make sim` 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from eraft import limits
+from eraft.cli import processes
 from tests.sim.run import OPENED_LIVE, OPERATIONS_LEAST, STRIKES_LEAST, Profile, simulate
 
 FIRST_SEED = int(os.environ.get("ERAFT_SEED", "1"))
@@ -50,3 +53,27 @@ def test_a_seed_is_the_same_with_every_implementation_and_hash_seed() -> None:
         )
         digests.add(done.stdout)
     assert len(digests) == 1, digests
+
+
+def workers(pid: int) -> list[int]:
+    """The processes that run seeds for `make sim`."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(it) for it in children if b"spawn_main" in Path(f"/proc/{it}/cmdline").read_bytes()]
+
+
+def test_a_process_that_dies_of_a_seed_ends_the_run() -> None:
+    command = [sys.executable, "-m", "tests.sim", "--seeds", "1000000", "--jobs", "2"]
+    found: list[int] = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        try:
+            assert processes.wait_until(lambda: len(workers(run.pid)) == 2, 60.0)
+            found += workers(run.pid)
+            os.kill(found[0], signal.SIGKILL)
+            _, complaint = run.communicate(timeout=60.0)
+        except BaseException:
+            for pid in (*workers(run.pid), run.pid):
+                os.kill(pid, signal.SIGKILL)
+            raise
+    assert run.returncode == 1
+    assert b"BrokenProcessPool" in complaint
+    assert not any(Path(f"/proc/{pid}").exists() for pid in found)
