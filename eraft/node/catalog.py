@@ -30,7 +30,6 @@ class Catalog:
         self.rows = ReplicaRows(node.store, NODE_GENERATION)
         self.chain = VersionChain(self.rows)
         self.table = self.chain.latest() or founding_table(node.identity.metaserver)
-        self._registered = self._has_this_node()
         self._registering = False
         self._register_s = node.now_s
         self.refusal = ""
@@ -55,19 +54,15 @@ class Catalog:
             before = None
         self.chain.append(table, before)
         self.table = table
-        self._registered = self._has_this_node()
         logger.info("config table: version %d", table.version)
-
-    def _has_this_node(self) -> bool:
-        """Whether the table has this node's store and addresses."""
-        address = self._node.address
-        return self.table.nodes.get(address.node_id) == address
 
     def register(self) -> None:
         """Tell the metaserver this node's store and addresses until the table has them."""
-        if self._registered or self._registering or self._node.now_s < self._register_s:
-            return
         address = self._node.address
+        if self._registering or self.table.nodes.get(address.node_id) == address:
+            return
+        if self._node.now_s < self._register_s:
+            return
         self._registering = True
         self._node.meta.request(
             Register(

@@ -82,8 +82,10 @@ class Flushing:
     @property
     def due(self) -> bool:
         """Whether a flush has to begin in the next turn."""
-        if self._running or self._wanted:
-            return not self._running
+        if self._running:
+            return False
+        if self._wanted:
+            return True
         logged_bytes = self._node.logged_bytes - self._flushed_bytes
         age_s = self._node.now_s - self._flushed_s
         return (

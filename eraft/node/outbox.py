@@ -119,7 +119,7 @@ class Outbox:
     @property
     def waiting(self) -> bool:
         """Whether something could leave in a turn."""
-        return bool(self._messages or self._bulk or (self._flight is None and self._next.items))
+        return self.frames_due or self.record_due
 
     @property
     def frames_due(self) -> bool:

@@ -378,7 +378,7 @@ class Checks:
                 before = seen.now or (0, raft.log.base_index, Role.FOLLOWER, 0)
                 seen.now = now
                 self._changed(node_id, replica, before, now)
-            log = (raft._durability.durable_index, raft.log.last_index, raft.log.last_term)
+            log = (raft.durable_index, raft.log.last_index, raft.log.last_term)
             if log != seen.log or written:
                 seen.log = log
                 self._durable(node_id, replica)

@@ -63,11 +63,10 @@ def workers(pid: int) -> list[int]:
 
 def test_a_process_that_dies_of_a_seed_ends_the_run() -> None:
     command = [sys.executable, "-m", "tests.sim", "--seeds", "1000000", "--jobs", "2"]
-    found: list[int] = []
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
         try:
             assert processes.wait_until(lambda: len(workers(run.pid)) == 2, 60.0)
-            found += workers(run.pid)
+            found = workers(run.pid)
             os.kill(found[0], signal.SIGKILL)
             _, complaint = run.communicate(timeout=60.0)
         except BaseException:
