@@ -7,6 +7,7 @@ minutes, by `eraft bench`, and the memory of each node is compared early and at 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import signal
 import subprocess
@@ -36,8 +37,8 @@ LOAD = ("--ops", "set", "--clients", "64", "--pipeline", "16")
 
 def rss_bytes(pid: int) -> int:
     """The memory of a process that is resident now."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(slots=True, frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any, Self
 
 from redis.cluster import RedisCluster
 
+from bench.memory import rss_bytes
 from eraft.cli import admin, processes
 from eraft.cli.cluster_file import choose_base_port
 from eraft.storage.directory import format_directory
@@ -235,11 +235,6 @@ class Wire:
 def command(*args: bytes | str | int) -> bytes:
     words = [arg if isinstance(arg, bytes) else str(arg).encode() for arg in args]
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(it), it) for it in words)
-
-
-def rss_bytes(pid: int) -> int:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def segments(data_dir: Path | str) -> list[Path]:
